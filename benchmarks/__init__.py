@@ -1,0 +1,9 @@
+"""What the service costs, against the least that the same server could do.
+
+    python -m benchmarks.ingest     producer to searchable against raw SET + SADD; memory an item
+    python -m benchmarks.query      a query against a bare SUNION + MGET; radius against precision and recall
+    python -m benchmarks.startup    `stream-hash --help` against importing scikit-learn
+
+Each prints a table to standard error, and one JSON object to standard output or to `--json FILE`. Read dataset
+(what is indexed), services (the processes around it) and report (medians, the machine) first.
+"""

@@ -1,0 +1,142 @@
+"""The way out: an index that answers queries, and can be looked into."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_hash.errors import UsageError
+from stream_hash.numerics.validation import vector_faults
+from stream_hash.service.connections import Connections
+from stream_hash.service.handle import IndexHandle
+from stream_hash.service.items import Item, delete_items, get_items, label_items
+from stream_hash.service.search import Answer, Plan, Searcher
+from stream_hash.service.status import index_status
+from stream_hash.service.verify import Report, verify
+from stream_hash.settings import IndexSettings, Label, check_name
+from stream_hash.storage.connection import redis_errors
+from stream_hash.storage.store import Store, index_names
+
+
+class Index:
+    """One index on one server or cluster.
+
+    >>> index = Index("photos")                                                # doctest: +SKIP
+    >>> index.query(vectors, k=10)[0].results                                  # doctest: +SKIP
+
+    An index object is for one thread; open one in each.
+    """
+
+    def __init__(self, name: str, connections: Connections | str | None = None) -> None:
+        """connections : opened connections, a URL, or None for the server that the environment names.
+
+        Raises IndexMissingError when there is no such index, ServerUnreachableError when no server answers.
+        """
+        self._connections = connections if isinstance(connections, Connections) else Connections.open(connections)
+        with redis_errors():
+            self._handle = IndexHandle(self._connections.client, name)
+        self._searcher = Searcher(self._handle)
+
+    @classmethod
+    def create(
+        cls,
+        name: str,
+        settings: IndexSettings,
+        connections: Connections | str | None = None,
+        *,
+        sample: NDArray[np.float32] | None = None,
+    ) -> Index:
+        """Create an index, or open it when it stands with equal settings.
+
+        sample : (n, dimension) float32 vectors whose mean is frozen in generation 1. Without one, that is the
+        mean of the first batch of at least 100 items, or zero when the first batch is smaller.
+
+        Raises IndexExistsError when it stands with other settings.
+        """
+        check_name(name)
+        if sample is not None:
+            _check_sample(sample, settings)
+        opened = connections if isinstance(connections, Connections) else Connections.open(connections)
+        with redis_errors():
+            Store(opened.client, name).create(settings)
+        index = cls(name, opened)
+        if sample is not None and not any(state.live for state in index._handle.states):
+            with redis_errors():
+                index._handle.begin_first_generation(np.ascontiguousarray(sample, dtype=np.float32))
+        return index
+
+    @property
+    def name(self) -> str:
+        return self._handle.name
+
+    @property
+    def settings(self) -> IndexSettings:
+        return self._handle.settings
+
+    def query(
+        self,
+        vectors: NDArray[np.floating[Any]] | Sequence[float],
+        k: int = 10,
+        *,
+        radius: int | None = None,
+        budget: int | None = None,
+        exact: bool = False,
+    ) -> list[Answer]:
+        """The k nearest items to each query, best first.
+
+        vectors : (dimension,) or (n_queries, dimension). radius : probe every bucket within this Hamming
+        distance of the query's code (the default, 2). budget : probe the likeliest buckets until they hold
+        this many candidates. exact : rank every item.
+
+        k results come back whenever the index holds k items; `Answer.widened` says if the radius had to grow.
+        Raises UsageError for a query that cannot be ranked.
+        """
+        queries = np.ascontiguousarray(np.atleast_2d(np.asarray(vectors)), dtype=np.float32)
+        with redis_errors():
+            return self._searcher.search(queries, k, Plan(radius, budget, exact))
+
+    def get(self, ids: Sequence[str]) -> list[Item | None]:
+        """The items with these ids, None for each that is not there."""
+        with redis_errors():
+            return get_items(self._handle, ids)
+
+    def delete(self, ids: Sequence[str]) -> list[str]:
+        """Delete items now; returns those of the ids that had no item."""
+        with redis_errors():
+            return delete_items(self._handle, ids)
+
+    def label(self, ids: Sequence[str], labels: Sequence[Label | None]) -> list[str]:
+        """Label items now, None taking a label away; returns those of the ids that have no item."""
+        with redis_errors():
+            return label_items(self._handle, ids, labels)
+
+    def status(self) -> dict[str, Any]:
+        """Settings, generations, counts and the ledger's balance, as plain JSON values."""
+        with redis_errors():
+            return index_status(self._handle)
+
+    def verify(self) -> Report:
+        """Check every invariant of the index; may run beside any traffic."""
+        with redis_errors():
+            return verify(self._handle)
+
+    @staticmethod
+    def names(connections: Connections | str | None = None) -> list[str]:
+        """The names of the indexes on a server."""
+        opened = connections if isinstance(connections, Connections) else Connections.open(connections)
+        with redis_errors():
+            return index_names(opened.client)
+
+
+def _check_sample(sample: NDArray[np.float32], settings: IndexSettings) -> None:
+    if sample.ndim != 2 or sample.shape[1] != settings.dimension:
+        raise UsageError(
+            f"the sample has shape {sample.shape}",
+            why=f"the index is to hold vectors of {settings.dimension} coordinates",
+            remedy="give an array of that many columns",
+        )
+    for row, fault in vector_faults(np.asarray(sample, dtype=np.float32), settings.metric).items():
+        raise UsageError(f"row {row} of the sample cannot be used", why=fault, remedy="leave it out")

@@ -1,0 +1,221 @@
+"""A model: all that hashes. Vectors in, codes and signatures out.
+
+Vectors are first embedded so that the angle of what is embedded follows the metric:
+
+cosine  x ↦ x/‖x‖ − mean                              items and queries alike
+l2      x ↦ x − mean                                  items and queries alike
+inner   x ↦ (y, √(1 − ‖y‖²)), y = (x − mean)/scale    items; scaled down further if ‖y‖ > 1
+        q ↦ (q/‖q‖, 0)                                queries
+
+The last is SIMPLE-LSH (B. Neyshabur & N. Srebro, "On symmetric and asymmetric LSHs for inner product
+search", ICML 2015, section 4); taking the mean off the items lowers every inner product with a query by
+the same amount, and so leaves their order. Then bit j of an embedded z is [w_j·z + b_j ≥ 0].
+
+A bit must not depend on what else was in the batch, or a stored code would not be the hash of its vector
+for ever. Float32 matrix products do depend on it, in the last digits. So a margin closer to zero than
+their rounding error is computed again, row by row, in float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_hash.errors import IntegrityError
+from stream_hash.numerics.codes import pack_bits
+from stream_hash.numerics.hyperplanes import gaussian_hyperplanes
+from stream_hash.settings import SIGNATURE_BITS, IndexSettings, Metric
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Hashed vectors. codes : (n, tables) uint64. signatures : (n,) uint64.
+
+    margins : (n, tables · bits) float32, the signed distances w·z + b that the codes are the signs of.
+    """
+
+    codes: NDArray[np.uint64]
+    signatures: NDArray[np.uint64]
+    margins: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Model:
+    """hyperplanes : (tables · bits + 39, embedded dimension) float32; the last 39 are the signature's.
+
+    offsets : (tables · bits + 39,) float32. mean : (dimension,) float32. scale : largest norm of an item
+    about the mean, used by `inner` only.
+    """
+
+    metric: Metric
+    tables: int
+    bits: int
+    hyperplanes: NDArray[np.float32]
+    offsets: NDArray[np.float32]
+    mean: NDArray[np.float32]
+    scale: float = 1.0
+
+    @property
+    def dimension(self) -> int:
+        return len(self.mean)
+
+    @cached_property
+    def _normals(self) -> NDArray[np.float32]:
+        """The hyperplanes' normals in the coordinates of vectors, without SIMPLE-LSH's extra coordinate."""
+        return self.hyperplanes[:, : self.dimension]
+
+    @cached_property
+    def _lift(self) -> NDArray[np.float64]:
+        """The hyperplanes' weights of SIMPLE-LSH's extra coordinate."""
+        return np.asarray(self.hyperplanes[:, self.dimension :].sum(axis=1, dtype=np.float64))
+
+    @cached_property
+    def _at_mean(self) -> NDArray[np.float64]:
+        return np.asarray(self._normals.astype(np.float64) @ self.mean.astype(np.float64))
+
+    @cached_property
+    def _lengths(self) -> NDArray[np.float64]:
+        return np.asarray(np.linalg.norm(self.hyperplanes.astype(np.float64), axis=1))
+
+    def encode(self, vectors: NDArray[np.float32]) -> Encoded:
+        """Hash items. vectors : (n, dimension) float32, finite; under cosine none of zero length."""
+        return self._encode(vectors, query=False)
+
+    def encode_queries(self, vectors: NDArray[np.float32]) -> Encoded:
+        """Hash queries; the same as `encode` except under `inner`, which is asymmetric."""
+        return self._encode(vectors, query=self.metric == "inner")
+
+    def _encode(self, vectors: NDArray[np.float32], *, query: bool) -> Encoded:
+        margins = self._margins(vectors, query)
+        used = self.tables * self.bits
+        positive = margins >= 0
+        codes = pack_bits(positive[:, :used].reshape(-1, self.bits)).reshape(len(vectors), self.tables)
+        return Encoded(codes, pack_bits(positive[:, used:]), margins[:, :used].astype(np.float32))
+
+    def _margins(self, vectors: NDArray[np.float32], query: bool) -> NDArray[np.float64]:
+        """w·z + b for every hyperplane, with its exact sign. Shape (n, n_hyperplanes)."""
+        lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
+        factor, lift = self._embedding(vectors, lengths, query)
+        margins = (vectors @ self._normals.T).astype(np.float64)
+        if not query and self.metric != "cosine":
+            margins -= self._at_mean
+        margins *= factor[:, None]
+        if self.metric == "cosine":
+            margins -= self._at_mean
+        margins += lift[:, None] * self._lift + self.offsets
+        # |float32 dot product − exact| ≤ dimension · 2⁻²⁴ · ‖w‖‖x‖ (N. Higham, "Accuracy and stability of
+        # numerical algorithms", equation 3.5); four times that covers the embedding's own rounding.
+        reach = (lengths + np.linalg.norm(self.mean)) * factor + 1.0
+        slack = self.dimension * 2.0**-22 * reach[:, None] * self._lengths
+        rows, columns = np.nonzero(np.abs(margins) < slack)
+        if len(rows):
+            margins[rows, columns] = self._exact_margins(vectors, rows, columns, query)
+        return margins
+
+    def _embedding(
+        self, vectors: NDArray[np.float32], lengths: NDArray[np.float64], query: bool
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """What a vector is multiplied by, and its extra coordinate: two arrays of shape (n,)."""
+        none = np.zeros(len(vectors))
+        if self.metric == "cosine" or query:
+            return 1.0 / np.where(lengths > 0, lengths, 1.0), none
+        if self.metric == "l2":
+            return np.ones(len(vectors)), none
+        centred = vectors - self.mean
+        norms = np.sqrt(np.einsum("ij,ij->i", centred, centred, dtype=np.float64)) / self.scale
+        inside = np.maximum(norms, 1.0)
+        return 1.0 / (self.scale * inside), np.sqrt(np.maximum(0.0, 1.0 - (norms / inside) ** 2))
+
+    def _exact_margins(
+        self, vectors: NDArray[np.float32], rows: NDArray[np.intp], columns: NDArray[np.intp], query: bool
+    ) -> NDArray[np.float64]:
+        """Single margins in float64. Each is a sum along its own row, whatever else is asked for."""
+        exact = np.empty(len(rows))
+        for start in range(0, len(rows), 4_096):
+            piece = slice(start, start + 4_096)
+            x = vectors[rows[piece]].astype(np.float64)
+            w = self.hyperplanes[columns[piece]].astype(np.float64)
+            if self.metric == "cosine" or query:
+                lengths = np.sqrt((x * x).sum(axis=1))
+                x /= np.where(lengths > 0, lengths, 1.0)[:, None]
+            if not query:
+                x -= self.mean
+            lifted = (x * w[:, : self.dimension]).sum(axis=1)
+            if self.metric == "inner" and not query:
+                norms = np.sqrt((x * x).sum(axis=1)) / self.scale
+                inside = np.maximum(norms, 1.0)
+                extra = np.sqrt(np.maximum(0.0, 1.0 - (norms / inside) ** 2))
+                lifted = lifted / (self.scale * inside) + extra * w[:, self.dimension :].sum(axis=1)
+            exact[piece] = lifted + self.offsets[columns[piece]]
+        return exact
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """The model as arrays, to be stored; `from_arrays` is the way back."""
+        return {
+            "metric": np.array(self.metric),
+            "shape": np.array([self.tables, self.bits], dtype=np.int64),
+            "hyperplanes": self.hyperplanes,
+            "offsets": self.offsets,
+            "mean": self.mean,
+            "scale": np.array(self.scale, dtype=np.float64),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Model:
+        """Raises IntegrityError when the arrays are not those of a model."""
+        try:
+            tables, bits = (int(value) for value in arrays["shape"])
+            model = cls(
+                metric=str(arrays["metric"]),  # type: ignore[arg-type]  # text of ours, checked below
+                tables=tables,
+                bits=bits,
+                hyperplanes=arrays["hyperplanes"],
+                offsets=arrays["offsets"],
+                mean=arrays["mean"],
+                scale=float(arrays["scale"]),
+            )
+        except (KeyError, ValueError) as error:
+            raise IntegrityError("a model's arrays are not those of a model", why=str(error)) from error
+        rows = tables * bits + SIGNATURE_BITS
+        columns = model.dimension + (model.metric == "inner")
+        if model.hyperplanes.shape != (rows, columns) or model.offsets.shape != (rows,):
+            raise IntegrityError(
+                f"a model's hyperplanes have shape {model.hyperplanes.shape}",
+                why=f"expected {(rows, columns)}",
+            )
+        return model
+
+
+def lsh_model(settings: IndexSettings, sample: NDArray[np.float32]) -> Model:
+    """Generation 1: seeded Gaussian hyperplanes through the mean of a sample.
+
+    sample : (n, dimension) float32, finite; under cosine none of zero length. n = 0 means no mean is known:
+    zero, and unit scale.
+
+    The hyperplanes depend on the settings alone; the sample fixes the mean and, for `inner`, the scale.
+    """
+    rng = np.random.default_rng(settings.seed)
+    rows = settings.tables * settings.bits + SIGNATURE_BITS
+    hyperplanes = gaussian_hyperplanes(rng, rows, settings.dimension + (settings.metric == "inner"))
+    mean = np.zeros(settings.dimension)
+    scale = 1.0
+    if len(sample):
+        exact = sample.astype(np.float64)
+        if settings.metric == "cosine":
+            exact /= np.linalg.norm(exact, axis=1, keepdims=True)
+        mean = exact.mean(axis=0)
+        scale = float(np.linalg.norm(exact - mean, axis=1).max()) or 1.0
+    return Model(
+        metric=settings.metric,
+        tables=settings.tables,
+        bits=settings.bits,
+        hyperplanes=hyperplanes,
+        offsets=np.zeros(rows, dtype=np.float32),
+        mean=mean.astype(np.float32),
+        scale=scale,
+    )

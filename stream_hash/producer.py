@@ -1,0 +1,308 @@
+"""The way in: a producer puts items on the queue and is told yes only when they are safe.
+
+Rules
+1. A batch is accepted by the ledger first and only then put on the queue. Once `flush` returns, its items
+   will become searchable even if the producer, the queue or any worker dies now.
+2. A batch may be submitted again under the same id: after a lost reply, a crash, a retry of the caller's.
+3. Over its bound of pending batches, or when the server is out of memory, a producer blocks, raises or
+   sheds, whichever it was told; what was shed is counted and was never accepted.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Literal, Self, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from redis import exceptions
+
+from stream_hash.clock import now_milliseconds
+from stream_hash.errors import (
+    BackPressureError,
+    InvalidItemError,
+    OutOfMemoryError,
+    StreamHashError,
+    UsageError,
+)
+from stream_hash.queue import HASH_QUEUE, SafeQueue, enqueue_batch
+from stream_hash.service.connections import Connections
+from stream_hash.service.handle import IndexHandle
+from stream_hash.service.ingest import item_faults
+from stream_hash.settings import (
+    MAX_BATCH_BYTES,
+    MAX_BATCH_ITEMS,
+    Label,
+    check_name,
+    label_text,
+    metadata_text,
+)
+from stream_hash.storage.codec import Batch, Operation
+from stream_hash.storage.connection import redis_errors
+
+WhenFull: TypeAlias = Literal["block", "raise", "shed"]
+
+GRACE_MILLISECONDS = 10_000
+"""How long after accepting a batch its producer may take to enqueue the job before the sweep does."""
+
+log = logging.getLogger("stream_hash.producer")
+
+
+class Producer:
+    """Streams items into one index.
+
+    >>> with Producer("photos") as producer:                                   # doctest: +SKIP
+    ...     producer.upsert("cat.jpg", vector, label="cat", metadata={"width": 640})
+
+    A producer is for one thread; open one in each. Leaving the `with` block flushes what is buffered, unless
+    it is left by an error.
+    """
+
+    def __init__(
+        self,
+        index: str,
+        connections: Connections | str | None = None,
+        *,
+        batch_items: int = 256,
+        max_pending: int = 1_000,
+        when_full: WhenFull = "block",
+        timeout_seconds: float = 60.0,
+    ) -> None:
+        """connections : opened connections, a URL, or None for the server that the environment names.
+
+        batch_items : items a batch. max_pending : pending batches of the index over which the producer holds
+        back, 0 for no bound. timeout_seconds : how long to block before BackPressureError is raised.
+
+        Raises IndexMissingError when there is no such index, ServerUnreachableError when no server answers.
+        """
+        if when_full not in ("block", "raise", "shed"):
+            raise UsageError(f"when_full is {when_full!r}", why="it is block, raise or shed", remedy="choose one")
+        self._connections = connections if isinstance(connections, Connections) else Connections.open(connections)
+        with redis_errors():
+            self._handle = IndexHandle(self._connections.client, index)
+        self.settings = self._handle.settings
+        room = MAX_BATCH_BYTES // (4 * self.settings.dimension)
+        if not 1 <= batch_items <= min(MAX_BATCH_ITEMS, room):
+            raise UsageError(
+                f"batch_items is {batch_items}",
+                why=f"at {self.settings.dimension} coordinates it must be from 1 to {min(MAX_BATCH_ITEMS, room)}",
+                remedy="choose another size",
+            )
+        self._queue = SafeQueue(HASH_QUEUE, connection=self._connections.broker)
+        self._batch_items = batch_items
+        self._max_pending = max_pending
+        self._when_full = when_full
+        self._timeout_seconds = timeout_seconds
+        self._buffer: list[Batch] = []
+        self._buffered = 0
+        self._outstanding: list[str] = []
+        self.accepted = 0
+        self.shed = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.flush()
+
+    def upsert(
+        self,
+        item_id: str,
+        vector: NDArray[np.floating[Any]] | Sequence[float],
+        *,
+        label: Label | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Store an item, replacing whatever stood under its id. Raises InvalidItemError."""
+        self.upsert_many([item_id], np.asarray(vector)[None, ...], [label], [metadata])
+
+    def upsert_many(
+        self,
+        ids: Sequence[str],
+        vectors: NDArray[np.floating[Any]],
+        labels: Sequence[Label | None] | None = None,
+        metadata: Sequence[Mapping[str, Any] | None] | None = None,
+        *,
+        skip_invalid: bool = False,
+    ) -> dict[int, str]:
+        """Store items. vectors : (n, dimension), of any real dtype; stored as the index says.
+
+        Returns what is wrong with which positions; these are left out if `skip_invalid`. Otherwise the first
+        of them is raised as InvalidItemError, and no item of the call is taken.
+        """
+        batch, faults = self._checked(ids, vectors, labels, metadata)
+        if faults and not skip_invalid:
+            position = min(faults)
+            raise InvalidItemError(
+                f"item {ids[position]!r:.80} (position {position}) cannot be stored",
+                why=faults[position],
+                remedy="mend it, or leave it out",
+            )
+        if faults:
+            batch = batch.select([p for p in range(len(batch)) if p not in faults])
+        self._add(batch)
+        return faults
+
+    def delete(self, ids: Sequence[str]) -> None:
+        """Delete items once all that was sent before is applied; see `Index.delete` to delete at once."""
+        batch = Batch("delete", list(ids))
+        for position, fault in item_faults(batch, self.settings).items():
+            raise InvalidItemError(f"the id at position {position} cannot be deleted", why=fault)
+        self._add(batch)
+
+    def _checked(
+        self,
+        ids: Sequence[str],
+        vectors: NDArray[np.floating[Any]],
+        labels: Sequence[Label | None] | None,
+        metadata: Sequence[Mapping[str, Any] | None] | None,
+    ) -> tuple[Batch, dict[int, str]]:
+        array = np.asarray(vectors)
+        if array.dtype.kind not in "fiu":
+            raise InvalidItemError(
+                f"the vectors have dtype {array.dtype}",
+                why="coordinates are real numbers",
+                remedy="convert them",
+            )
+        if array.ndim != 2 or array.shape[1] != self.settings.dimension:
+            raise InvalidItemError(
+                f"the vectors have shape {array.shape}",
+                why=f"index {self._handle.name!r} holds vectors of {self.settings.dimension} coordinates",
+                remedy="give an array of that many columns",
+            )
+        for name, values in (("vectors", array), ("labels", labels), ("metadata", metadata)):
+            if values is not None and len(values) != len(ids):
+                raise UsageError(
+                    f"there are {len(ids)} ids and {len(values)} {name}",
+                    why="each item has one",
+                    remedy="give lists of equal length",
+                )
+        faults: dict[int, str] = {}
+        label_texts = _texts(label_text, labels, len(ids), faults)
+        metadata_texts = _texts(metadata_text, metadata, len(ids), faults)
+        with np.errstate(over="ignore"):
+            rows = np.ascontiguousarray(array, dtype=np.float32)
+            stored = rows.astype(np.float16).astype(np.float32) if self.settings.dtype == "float16" else rows
+        batch = Batch("upsert", list(ids), rows, label_texts, metadata_texts)
+        checked = Batch("upsert", batch.ids, stored, label_texts, metadata_texts)
+        return batch, item_faults(checked, self.settings) | faults
+
+    def _add(self, batch: Batch) -> None:
+        """Buffer items, sending each batch that is full. Another operation first sends what is buffered."""
+        if self._buffer and self._buffer[0].operation != batch.operation:
+            self.flush()
+        start = 0
+        while start < len(batch):
+            part = batch.select(range(start, min(len(batch), start + self._batch_items - self._buffered)))
+            self._buffer.append(part)
+            self._buffered += len(part)
+            start += len(part)
+            if self._buffered == self._batch_items:
+                self.flush()
+
+    def flush(self) -> None:
+        """Send what is buffered; when this returns it is accepted (or shed)."""
+        if self._buffered:
+            batch = _joined(self._buffer)
+            self._buffer, self._buffered = [], 0
+            self.submit(batch)
+
+    def submit(self, batch: Batch, batch_id: str | None = None) -> bool:
+        """Have a batch accepted and delivered, once per `batch_id`. False when it was shed.
+
+        Raises BackPressureError or OutOfMemoryError when the bound is reached and the producer raises, or has
+        blocked for `timeout_seconds`; nothing of the batch is accepted then.
+        """
+        batch_id = check_name(batch_id or uuid.uuid4().hex, "batch id")
+        try:
+            known = self._accept(batch_id, batch)
+        except (BackPressureError, OutOfMemoryError):
+            if self._when_full != "shed":
+                raise
+            self.shed += len(batch)
+            return False
+        if not known:
+            self.accepted += len(batch)
+        self._outstanding.append(batch_id)
+        try:
+            enqueue_batch(self._queue, self._handle.name, batch_id)
+        except exceptions.RedisError:
+            # the batch is safe; the sweep of any worker puts it on the queue
+            log.warning("batch %s is accepted but could not be put on the queue", batch_id, exc_info=True)
+        return True
+
+    def _accept(self, batch_id: str, batch: Batch) -> bool:
+        deadline = time.monotonic() + self._timeout_seconds
+        pause_seconds = 0.002
+        while True:
+            try:
+                with redis_errors():
+                    lease_until = now_milliseconds() + GRACE_MILLISECONDS
+                    accepted = self._handle.ledger.accept(
+                        batch_id, batch, lease_until=lease_until, max_pending=self._max_pending
+                    )
+                return accepted.known
+            except (BackPressureError, OutOfMemoryError):
+                if self._when_full != "block" or time.monotonic() + pause_seconds > deadline:
+                    raise
+            time.sleep(pause_seconds)
+            pause_seconds = min(0.1, pause_seconds * 1.5)
+
+    def outstanding(self) -> int:
+        """How many of this producer's batches are accepted and not yet finished. One round trip."""
+        with redis_errors():
+            self._outstanding = self._handle.ledger.still_pending(self._outstanding)
+        return len(self._outstanding)
+
+    def wait(self, timeout_seconds: float = 600.0) -> None:
+        """Flush, and return when every item sent is searchable (or a dead letter).
+
+        Raises StreamHashError when it takes longer than `timeout_seconds`; the items stay accepted.
+        """
+        self.flush()
+        deadline = time.monotonic() + timeout_seconds
+        pause_seconds = 0.002
+        while pending := self.outstanding():
+            if time.monotonic() > deadline:
+                raise StreamHashError(
+                    f"{pending} batches of index {self._handle.name!r} are still pending",
+                    why=f"no worker finished them in {timeout_seconds:g} s",
+                    remedy="start a hash worker: stream-hash worker",
+                )
+            time.sleep(pause_seconds)
+            pause_seconds = min(0.05, pause_seconds * 1.5)
+
+
+def _texts(convert: Any, values: Sequence[Any] | None, count: int, faults: dict[int, str]) -> list[str]:
+    """Labels or metadata as JSON text; what cannot be converted is noted by position."""
+    texts = [""] * count
+    for position, value in enumerate(values or ()):
+        try:
+            texts[position] = convert(value)
+        except InvalidItemError as error:
+            faults[position] = f"{error}; {error.why}"
+    return texts
+
+
+def _joined(parts: Sequence[Batch]) -> Batch:
+    """One batch of all parts, which have the same operation."""
+    if len(parts) == 1:
+        return parts[0]
+    operation: Operation = parts[0].operation
+    ids = [item_id for part in parts for item_id in part.ids]
+    if operation == "delete":
+        return Batch(operation, ids)
+    return Batch(
+        operation,
+        ids,
+        np.concatenate([part.vectors for part in parts if part.vectors is not None]),
+        [text for part in parts for text in part.labels or ()],
+        [text for part in parts for text in part.metadata or ()],
+    )

@@ -1,0 +1,32 @@
+"""The sweep: what was left behind is taken up again.
+
+Every worker sweeps from time to time; that several do so at once is harmless, since an overdue batch is
+leased to one of them. A batch is overdue when its producer died before it could enqueue the job, when RQ
+lost the job, or when the worker died over it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from stream_hash.clock import now_milliseconds
+from stream_hash.service.handle import IndexHandle
+from stream_hash.service.ingest import LEASE_MILLISECONDS
+
+
+def sweep(handle: IndexHandle, is_waiting: Callable[[str, str], bool], enqueue: Callable[[str, str], object]) -> int:
+    """Enqueue overdue batches again and forget old tombstones. Returns how many batches were enqueued.
+
+    is_waiting, enqueue : given an index name and a batch id, whether its job waits on the queue, and putting
+    it there. A job that waits is not enqueued again, or a long queue would grow without end; one that was
+    begun is, since a batch that is still in good hands has a lease that has not run out.
+    """
+    now = now_milliseconds()
+    overdue = handle.ledger.lease_overdue(now, now + LEASE_MILLISECONDS)
+    lost = [batch for batch in overdue if not is_waiting(handle.name, batch)]
+    for batch in lost:
+        enqueue(handle.name, batch)
+    horizon = handle.ledger.horizon()
+    for partition in range(handle.settings.partitions):
+        handle.store.purge(partition, horizon)
+    return len(lost)

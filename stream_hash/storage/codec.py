@@ -1,0 +1,207 @@
+"""The bytes we store, each in one documented format. Nothing here is ever unpickled.
+
+| what   | format                                                                                        |
+|--------|-----------------------------------------------------------------------------------------------|
+| value  | sequence (uint64 LE), vector (float32 or float16 LE), id (UTF-8, the rest)                    |
+| batch  | `SHB`, version byte, header length (uint32 LE), header (JSON), vectors (float32 LE, row-major) |
+| model  | npz (a zip of npy members, no object arrays), sealed by its SHA-256                            |
+| record | JSON array of text, written by write.lua                                                      |
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import struct
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeAlias, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_hash.errors import IntegrityError
+from stream_hash.settings import VectorType
+
+Operation: TypeAlias = Literal["upsert", "delete", "label"]
+
+_BATCH_MAGIC: Final = b"SHB\x01"
+_BATCH_HEAD: Final = struct.Struct("<4sI")
+_DTYPES: Final[Mapping[VectorType, str]] = {"float32": "<f4", "float16": "<f2"}
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Items on their way into an index, all with the same operation.
+
+    vectors : float32 array of shape (n_items, dimension) for upserts, else None.
+    labels, metadata : JSON text an item, empty for none.
+    """
+
+    operation: Operation
+    ids: list[str]
+    vectors: NDArray[np.float32] | None = None
+    labels: list[str] | None = None
+    metadata: list[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def select(self, positions: Sequence[int]) -> Batch:
+        """The batch of only the items at `positions`."""
+
+        def pick(values: list[str] | None) -> list[str] | None:
+            return None if values is None else [values[p] for p in positions]
+
+        vectors = None if self.vectors is None else self.vectors[list(positions)]
+        return Batch(self.operation, [self.ids[p] for p in positions], vectors, pick(self.labels), pick(self.metadata))
+
+
+def encode_batch(batch: Batch) -> bytes:
+    """A batch as bytes. Texts that are empty for all items are left out."""
+    header: dict[str, Any] = {"operation": batch.operation, "ids": batch.ids}
+    if batch.labels is not None and any(batch.labels):
+        header["labels"] = batch.labels
+    if batch.metadata is not None and any(batch.metadata):
+        header["metadata"] = batch.metadata
+    if batch.vectors is not None:
+        header["dimension"] = batch.vectors.shape[1]
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    parts: list[Any] = [_BATCH_HEAD.pack(_BATCH_MAGIC, len(text)), text]
+    if batch.vectors is not None:
+        parts.append(np.ascontiguousarray(batch.vectors, dtype="<f4").data.cast("B") if len(batch) else b"")
+    return b"".join(parts)
+
+
+def decode_batch(payload: bytes) -> Batch:
+    """The batch that `encode_batch` wrote. Raises IntegrityError when the bytes are anything else."""
+    try:
+        magic, length = _BATCH_HEAD.unpack_from(payload)
+        if magic != _BATCH_MAGIC:
+            raise IntegrityError(f"a batch begins with {magic!r}", why=f"this version writes {_BATCH_MAGIC!r}")
+        start = _BATCH_HEAD.size + length
+        header = json.loads(payload[_BATCH_HEAD.size : start])
+        ids, operation = header["ids"], header["operation"]
+        if operation not in ("upsert", "delete", "label"):
+            raise IntegrityError(f"a batch's operation is {operation!r:.40}")
+        empty = [""] * len(ids)
+        labels, metadata = header.get("labels", empty), header.get("metadata", empty)
+        for texts in (ids, labels, metadata):
+            if len(texts) != len(ids) or not all(isinstance(text, str) for text in texts):
+                raise IntegrityError("a batch's ids, labels and metadata are not as many texts as items")
+        vectors = None
+        if operation == "upsert":
+            vectors = np.frombuffer(payload, dtype="<f4", offset=start).reshape(len(ids), header["dimension"])
+        return Batch(operation, ids, vectors, labels, metadata)
+    except (struct.error, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise IntegrityError("a batch's payload is damaged", why=str(error)) from error
+
+
+def _value_type(dimension: int, dtype: VectorType) -> np.dtype[np.void]:
+    return np.dtype([("sequence", "<u8"), ("vector", _DTYPES[dtype], (dimension,))])
+
+
+def encode_values(
+    sequences: NDArray[np.int64], vectors: NDArray[np.float32], ids: Sequence[str], dtype: VectorType
+) -> list[bytes]:
+    """One value an item.
+
+    sequences : (n,) int64. vectors : (n, dimension) float32. A float16 index rounds here, once.
+    """
+    count, dimension = vectors.shape
+    fixed = np.empty(count, dtype=_value_type(dimension, dtype))
+    fixed["sequence"] = sequences
+    fixed["vector"] = vectors
+    raw, size = memoryview(fixed.view(np.uint8).data).cast("B") if count else memoryview(b""), fixed.itemsize
+    return [b"".join((raw[i * size : (i + 1) * size], ids[i].encode())) for i in range(count)]
+
+
+@dataclass(frozen=True)
+class Values:
+    """Decoded values. numbers, sequences : (n,) int64; vectors : (n, dimension) float32; ids : n texts."""
+
+    numbers: NDArray[np.int64]
+    sequences: NDArray[np.int64]
+    vectors: NDArray[np.float32]
+    ids: list[str]
+
+
+def decode_values(
+    numbers: NDArray[np.int64], blobs: Sequence[bytes | None], dimension: int, dtype: VectorType
+) -> Values:
+    """The values at item `numbers`; numbers without one (deleted meanwhile) are left out.
+
+    Raises IntegrityError when a value is too short for its vector.
+    """
+    layout = _value_type(dimension, dtype)
+    size = layout.itemsize
+    kept = [i for i, blob in enumerate(blobs) if blob is not None]
+    present = [cast("bytes", blobs[i]) for i in kept]
+    fixed = np.frombuffer(b"".join([blob[:size] for blob in present]), dtype=np.uint8)
+    if fixed.size != size * len(present):
+        raise IntegrityError("a stored value is shorter than its vector", why=f"expected {size} bytes and an id")
+    rows = fixed.view(layout) if present else np.empty(0, dtype=layout)
+    return Values(
+        numbers[kept],
+        rows["sequence"].astype(np.int64),
+        np.ascontiguousarray(rows["vector"], dtype=np.float32),
+        [str(blob[size:], "utf-8") for blob in present],
+    )
+
+
+@dataclass(frozen=True)
+class Member:
+    """How one generation stores an item: its member and its code in each table."""
+
+    generation: int
+    member: int
+    codes: list[int]
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a partition knows of an id beside its vector; `number` is None for an id without an item."""
+
+    number: int | None
+    sequence: int
+    label: str
+    label_sequence: int
+    metadata: str
+    members: list[Member]
+
+
+def decode_record(text: bytes) -> Record:
+    """The record that write.lua wrote."""
+    number, sequence, label, label_sequence, metadata, members = json.loads(text)
+    return Record(
+        int(number) if number else None,
+        int(sequence),
+        label,
+        int(label_sequence),
+        metadata,
+        # an empty Lua table has no telling whether it is an array: cjson writes {}
+        [Member(int(m[0]), int(m[1]), [int(code) for code in m[2:]]) for m in members],
+    )
+
+
+def encode_model(arrays: Mapping[str, NDArray[Any]]) -> tuple[bytes, str]:
+    """Arrays as npz bytes, and the SHA-256 of these. The same arrays give the same bytes."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name in sorted(arrays):
+            member = io.BytesIO()
+            np.lib.format.write_array(member, np.asarray(arrays[name], order="C"), allow_pickle=False)
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), member.getvalue())
+    raw = buffer.getvalue()
+    return raw, hashlib.sha256(raw).hexdigest()
+
+
+def decode_model(raw: bytes, sha256: str) -> dict[str, NDArray[Any]]:
+    """The arrays that `encode_model` wrote. Raises IntegrityError unless `raw` has that checksum."""
+    found = hashlib.sha256(raw).hexdigest()
+    if found != sha256:
+        raise IntegrityError("a model's bytes have changed", why=f"SHA-256 {found}, not {sha256}")
+    with np.load(io.BytesIO(raw), allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}

@@ -1,0 +1,147 @@
+"""The schema: every key of an index, its type, its meaning.
+
+`{N}` and `{N:p}` are hash tags: all keys of index N as a whole share one slot, and so do all keys of its
+partition p. A script therefore always works on one node, and is atomic there.
+
+Of an index, under `sh:{N}:`
+
+| key            | type   | content                                                                      |
+|----------------|--------|------------------------------------------------------------------------------|
+| settings       | string | JSON of IndexSettings                                                        |
+| generations    | hash   | generation → JSON record: sha256, kind, created (Unix seconds)               |
+| model:G        | string | the model of generation G: npz bytes, never changed once written             |
+| sequence       | string | the last sequence number given out                                           |
+| batch:B        | string | payload of pending batch B                                                   |
+| pending        | zset   | batch → its first sequence number; oldest first                              |
+| leases         | zset   | pending batch → Unix milliseconds until which nobody else need deliver it    |
+| sizes          | hash   | pending batch → how many items it holds                                      |
+| attempts       | hash   | pending batch → how often a worker has begun it                              |
+| failures       | hash   | pending batch → why the last attempt failed                                  |
+| receipt:B      | string | first sequence number of finished batch B; expires after a day               |
+| dead           | hash   | dead letter: first sequence number → JSON header, newline, batch payload     |
+| counters       | hash   | accepted, applied, dead: items since the index was created                   |
+
+Of a partition, under `sh:{N:p}:`
+
+| key            | type   | content                                                                      |
+|----------------|--------|------------------------------------------------------------------------------|
+| state          | hash   | live, building (generation or ''), floor, next (item number), items (count)  |
+| records        | hash   | id → JSON record: number, sequence, label, its sequence, metadata, members   |
+| value:n        | string | item number n: sequence, vector and id (codec.py)                            |
+| free           | list   | item numbers given back by deletes                                           |
+| tombstones     | zset   | deleted or not yet written id → sequence number                              |
+| labelled       | zset   | item number of a labelled item → sequence number of its label                |
+| bucket:G:t:c   | set    | members with code c in table t of generation G                               |
+| directory:G:t  | hash   | code → how many members, for each non-empty bucket of that table             |
+
+A *member* is one positive 63-bit integer, 39 signature bits above the 24-bit item number: it stays in an
+intset (8 bytes), and a candidate can be pruned by its signature before its vector is fetched.
+
+Outside any index: `sh:indexes`, the set of their names; `sh:malformed-job:ID`, job hashes set aside.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from functools import cached_property
+
+INDEXES = "sh:indexes"
+
+
+@dataclass(frozen=True)
+class IndexKeys:
+    """The keys of one index as a whole."""
+
+    index: str
+
+    @cached_property
+    def prefix(self) -> str:
+        return f"sh:{{{self.index}}}:"
+
+    @property
+    def settings(self) -> str:
+        return self.prefix + "settings"
+
+    @property
+    def generations(self) -> str:
+        return self.prefix + "generations"
+
+    def model(self, generation: int) -> str:
+        return f"{self.prefix}model:{generation}"
+
+    @property
+    def sequence(self) -> str:
+        return self.prefix + "sequence"
+
+    @property
+    def pending(self) -> str:
+        return self.prefix + "pending"
+
+    @property
+    def leases(self) -> str:
+        return self.prefix + "leases"
+
+    @property
+    def sizes(self) -> str:
+        return self.prefix + "sizes"
+
+    @property
+    def dead(self) -> str:
+        return self.prefix + "dead"
+
+    @property
+    def counters(self) -> str:
+        return self.prefix + "counters"
+
+    def batch(self, batch: str) -> str:
+        return f"{self.prefix}batch:{batch}"
+
+    def partition(self, number: int) -> PartitionKeys:
+        return PartitionKeys(self.index, number)
+
+
+@dataclass(frozen=True)
+class PartitionKeys:
+    """The keys of one partition."""
+
+    index: str
+    number: int
+
+    @cached_property
+    def prefix(self) -> str:
+        return f"sh:{{{self.index}:{self.number}}}:"
+
+    @property
+    def state(self) -> str:
+        return self.prefix + "state"
+
+    @property
+    def records(self) -> str:
+        return self.prefix + "records"
+
+    @property
+    def tombstones(self) -> str:
+        return self.prefix + "tombstones"
+
+    @property
+    def labelled(self) -> str:
+        return self.prefix + "labelled"
+
+    def value(self, number: int) -> str:
+        return f"{self.prefix}value:{number}"
+
+    def bucket(self, generation: int, table: int, code: int) -> str:
+        return f"{self.prefix}bucket:{generation}:{table}:{code}"
+
+    def buckets(self, generation: int, table: int) -> str:
+        """What the keys of a table's buckets begin with; the code follows."""
+        return f"{self.prefix}bucket:{generation}:{table}:"
+
+    def directory(self, generation: int, table: int) -> str:
+        return f"{self.prefix}directory:{generation}:{table}"
+
+
+def partition_of(item_id: str, partitions: int) -> int:
+    """The partition an id lives in: CRC-32 of its UTF-8 bytes, stable over machines and versions."""
+    return zlib.crc32(item_id.encode()) % partitions if partitions > 1 else 0

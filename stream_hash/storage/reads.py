@@ -1,0 +1,214 @@
+"""Reading a partition: buckets, directories, values, records.
+
+Rule: a gather reads `live` in the same atomic call as the buckets. Generations are never reused, so if it
+is the generation the codes were made with, the buckets were complete while they were read, and an old
+generation may be deleted as soon as `live` has moved.
+
+Calls are cut so that none holds a server up for long. On one server, whatever belongs to one step of a
+search travels in one round trip, however many partitions there are; on a cluster a gather is one round
+trip a partition, since MULTI cannot span slots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_hash.settings import NUMBER_BITS, IndexSettings
+from stream_hash.storage.codec import Record, Values, decode_record, decode_values
+from stream_hash.storage.connection import Client, is_cluster
+from stream_hash.storage.keys import IndexKeys, PartitionKeys, partition_of
+
+UNION_KEYS: Final = 8_192
+"""Buckets in one SUNION: about 15 ms of server time if all of them are there."""
+
+FETCH_VALUES: Final = 1_024
+"""Values in one MGET: about 2 MB of 512-dimensional float32."""
+
+DIRECTORY_AT_ONCE: Final = 65_536
+"""Directories up to this size are read by one HGETALL (all of 16 bits), larger ones by HSCAN."""
+
+_NUMBER_MASK: Final = (1 << NUMBER_BITS) - 1
+
+
+@dataclass(frozen=True)
+class Probes:
+    """Buckets to look up in one partition: `codes[t]` are those of table t in `generation`."""
+
+    partition: int
+    generation: int
+    codes: Sequence[NDArray[np.uint64]]
+
+    @property
+    def count(self) -> int:
+        return sum(len(codes) for codes in self.codes)
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What the probes of one partition found.
+
+    live : the generation that was live then; the rest means nothing if it is not the one probed.
+    items, buckets : how many items the partition holds, and non-empty buckets all its tables.
+    members : (n,) int64, each once, in ascending order.
+    """
+
+    live: int
+    items: int
+    buckets: int
+    members: NDArray[np.int64]
+
+
+def numbers_of(members: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The item numbers of members: their lowest 24 bits."""
+    return members & _NUMBER_MASK
+
+
+class Reader:
+    """Reads one index. It changes nothing on the server."""
+
+    def __init__(self, client: Client, index: str, settings: IndexSettings) -> None:
+        self._client = client
+        self._cluster = is_cluster(client)
+        self._keys = IndexKeys(index)
+        self._settings = settings
+
+    def gather(self, probes: Sequence[Probes]) -> list[Gathered]:
+        """The union of the probed buckets of each partition, read with its `live` in one atomic call."""
+        groups = [[p] for p in probes] if self._cluster else [list(probes)]
+        gathered = []
+        for group in groups:
+            pipeline = self._client.pipeline(transaction=True)
+            lengths = [self._queue_gather(pipeline, p) for p in group]
+            replies = iter(pipeline.execute())
+            for length in lengths:
+                state, *rest = [next(replies) for _ in range(length)]
+                sizes, unions = rest[: self._settings.tables], rest[self._settings.tables :]
+                gathered.append(Gathered(int(state[0] or 0), int(state[1] or 0), sum(sizes), _members(unions)))
+        return gathered
+
+    def _queue_gather(self, pipeline: Any, probes: Probes) -> int:
+        """Queue the commands of one partition's gather. Returns how many."""
+        keys = self._keys.partition(probes.partition)
+        pipeline.hmget(keys.state, "live", "items")
+        for table in range(self._settings.tables):
+            pipeline.hlen(keys.directory(probes.generation, table))
+        names = [
+            prefix + str(code)
+            for table, codes in enumerate(probes.codes)
+            for prefix in (keys.buckets(probes.generation, table),)
+            for code in codes.tolist()
+        ]
+        for start in range(0, len(names), UNION_KEYS):
+            # by its name: redis-py's pipeline.sunion refuses a cluster even when all keys share a slot
+            pipeline.execute_command("SUNION", *names[start : start + UNION_KEYS])
+        return 1 + self._settings.tables + -(-len(names) // UNION_KEYS)
+
+    def sizes(self) -> list[tuple[int, int]]:
+        """(items, item numbers ever given out) of each partition, in one round trip."""
+        pipeline = self._client.pipeline(transaction=False)
+        for p in range(self._settings.partitions):
+            pipeline.hmget(self._keys.partition(p).state, "items", "next")
+        return [(int(items or 0), int(given or 0)) for items, given in pipeline.execute()]
+
+    def directories(
+        self, wanted: Sequence[tuple[int, int]]
+    ) -> list[list[tuple[NDArray[np.uint64], NDArray[np.int64]]]]:
+        """For each (partition, generation): for each table the non-empty codes and their member counts.
+
+        One round trip for the sizes and one for all directories that are read at once.
+        """
+        places = [(self._keys.partition(p), g, t) for p, g in wanted for t in range(self._settings.tables)]
+        pipeline = self._client.pipeline(transaction=False)
+        for keys, generation, table in places:
+            pipeline.hlen(keys.directory(generation, table))
+        small = [size <= DIRECTORY_AT_ONCE for size in pipeline.execute()]
+        for (keys, generation, table), at_once in zip(places, small, strict=True):
+            if at_once:
+                pipeline.hgetall(keys.directory(generation, table))
+        read = iter(pipeline.execute())
+        tables = [
+            _directory(next(read) if at_once else self._scan(keys, generation, table))
+            for (keys, generation, table), at_once in zip(places, small, strict=True)
+        ]
+        step = self._settings.tables
+        return [tables[i * step : (i + 1) * step] for i in range(len(wanted))]
+
+    def _scan(self, keys: PartitionKeys, generation: int, table: int) -> dict[bytes, bytes]:
+        return dict(self._client.hscan_iter(keys.directory(generation, table), count=10_000))
+
+    def values(self, wanted: Sequence[tuple[int, NDArray[np.int64]]]) -> list[Values]:
+        """For each (partition, item numbers): the values that are there, in one round trip."""
+        pipeline = self._client.pipeline(transaction=False)
+        for partition, numbers in wanted:
+            prefix = self._keys.partition(partition).prefix + "value:"
+            names = [prefix + str(number) for number in numbers.tolist()]
+            for start in range(0, len(names), FETCH_VALUES):
+                # by its name, for the same reason
+                pipeline.execute_command("MGET", *names[start : start + FETCH_VALUES])
+        replies = iter(pipeline.execute() if len(pipeline) else [])
+        found = []
+        for _, numbers in wanted:
+            blobs: list[bytes | None] = []
+            while len(blobs) < len(numbers):
+                blobs.extend(next(replies))
+            found.append(decode_values(numbers, blobs, self._settings.dimension, self._settings.dtype))
+        return found
+
+    def scan_values(self, partition: int) -> Iterator[Values]:
+        """All values of a partition by ascending item number, a bounded piece at a time."""
+        given = self.sizes()[partition][1]
+        for start in range(0, given, FETCH_VALUES):
+            numbers = np.arange(start, min(start + FETCH_VALUES, given), dtype=np.int64)
+            yield self.values([(partition, numbers)])[0]
+
+    def records(self, ids: Sequence[str]) -> list[Record | None]:
+        """The records of ids, None for an id never seen (or forgotten), in one round trip."""
+        by_partition: dict[int, list[int]] = {}
+        for position, item_id in enumerate(ids):
+            by_partition.setdefault(partition_of(item_id, self._settings.partitions), []).append(position)
+        pipeline = self._client.pipeline(transaction=False)
+        for partition, positions in by_partition.items():
+            pipeline.hmget(self._keys.partition(partition).records, [ids[p] for p in positions])
+        found: list[Record | None] = [None] * len(ids)
+        replies = pipeline.execute() if ids else []
+        for positions, texts in zip(by_partition.values(), replies, strict=True):
+            for position, text in zip(positions, texts, strict=True):
+                found[position] = decode_record(text) if text is not None else None
+        return found
+
+    def scan_records(self, partition: int) -> Iterator[list[tuple[str, Record]]]:
+        """All records of a partition, a bounded piece at a time; each at least once."""
+        cursor = 0
+        while True:
+            cursor, piece = self._client.hscan(self._keys.partition(partition).records, cursor, count=1_000)
+            yield [(item_id.decode(), decode_record(text)) for item_id, text in piece.items()]
+            if cursor == 0:
+                return
+
+    def bucket_members(
+        self, partition: int, generation: int, table: int, codes: NDArray[np.uint64]
+    ) -> list[NDArray[np.int64]]:
+        """The members of each bucket, in one round trip."""
+        prefix = self._keys.partition(partition).buckets(generation, table)
+        pipeline = self._client.pipeline(transaction=False)
+        for code in codes.tolist():
+            pipeline.smembers(prefix + str(code))
+        return [_members([reply]) for reply in (pipeline.execute() if len(codes) else [])]
+
+
+def _members(replies: Sequence[Any]) -> NDArray[np.int64]:
+    """The members in SMEMBERS or SUNION replies, each once, ascending: the same on every server."""
+    parts = [np.fromiter(map(int, reply), dtype=np.int64, count=len(reply)) for reply in replies]
+    return np.unique(np.concatenate(parts)) if parts else np.empty(0, dtype=np.int64)
+
+
+def _directory(reply: dict[bytes, bytes]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    codes = np.fromiter(map(int, reply.keys()), dtype=np.uint64, count=len(reply))
+    counts = np.fromiter(map(int, reply.values()), dtype=np.int64, count=len(reply))
+    order = np.argsort(codes)
+    return codes[order], counts[order]

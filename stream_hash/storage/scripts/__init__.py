@@ -1,0 +1,52 @@
+"""The Lua scripts: the only places in which an index is changed.
+
+They use `redis.call` and `cjson` and nothing else, so that they run alike on Redis, Valkey and fakeredis.
+`sources()` hands out their text; a test hands in a text with one rule removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from importlib import resources
+from typing import Any, Final
+
+from stream_hash.storage.connection import Client
+
+_OF_A_PARTITION: Final = ("write", "purge")
+_OF_AN_INDEX: Final = (
+    "accept",
+    "activate",
+    "begin",
+    "create",
+    "finish",
+    "horizon",
+    "lease",
+    "publish",
+    "release",
+)
+
+
+@cache
+def sources() -> Mapping[str, str]:
+    """Script name → Lua text, with the shared part in front of those that touch a partition's items."""
+    folder = resources.files(__package__)
+
+    def text(name: str) -> str:
+        return (folder / f"{name}.lua").read_text(encoding="utf-8")
+
+    shared = text("partition")
+    return {name: text(name) for name in _OF_AN_INDEX} | {
+        name: shared + text(name) for name in _OF_A_PARTITION
+    }
+
+
+class Scripts:
+    """The scripts, bound to a client. Each call is one round trip (two after a script flush)."""
+
+    def __init__(self, client: Client, texts: Mapping[str, str] | None = None) -> None:
+        texts = sources() if texts is None else texts
+        self._bound = {name: client.register_script(text) for name, text in texts.items()}
+
+    def __call__(self, name: str, keys: list[str], args: list[Any]) -> Any:
+        return self._bound[name](keys=keys, args=args)

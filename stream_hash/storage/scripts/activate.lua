@@ -1,0 +1,10 @@
+-- Let a partition's first generation go live. Repeating it, or coming second, changes nothing.
+--
+-- KEYS[1]  the partition's state
+-- ARGV[1]  the generation
+-- Returns  the generation that is live now
+
+if (redis.call('HGET', KEYS[1], 'live') or '0') == '0' then
+  redis.call('HSET', KEYS[1], 'live', ARGV[1], 'building', '', 'items', 0) -- no upsert comes before this
+end
+return redis.call('HGET', KEYS[1], 'live')

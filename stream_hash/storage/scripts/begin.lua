@@ -1,0 +1,21 @@
+-- Begin to apply a batch: take a lease on it and count the attempt.
+--
+-- KEYS[1]  the index's pending batches; the others share its hash tag
+-- ARGV[1]  batch   ARGV[2]  lease until (Unix milliseconds)
+-- Returns  {payload, first sequence number, attempts with this one, items, last failure}, or nothing when it
+--          is not pending
+
+local prefix = string.sub(KEYS[1], 1, -8) -- without 'pending'
+local first = redis.call('ZSCORE', KEYS[1], ARGV[1])
+if not first then
+  return false
+end
+redis.call('ZADD', prefix .. 'leases', ARGV[2], ARGV[1])
+local attempts = redis.call('HINCRBY', prefix .. 'attempts', ARGV[1], 1)
+return {
+  redis.call('GET', prefix .. 'batch:' .. ARGV[1]) or '',
+  string.format('%.0f', tonumber(first)),
+  attempts,
+  tonumber(redis.call('HGET', prefix .. 'sizes', ARGV[1])),
+  redis.call('HGET', prefix .. 'failures', ARGV[1]) or ''
+}

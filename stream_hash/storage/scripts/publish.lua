@@ -1,0 +1,11 @@
+-- Publish the model of a generation; the first to come is kept, for ever.
+--
+-- KEYS[1]  the index's generations   KEYS[2]  the model's key
+-- ARGV[1]  generation   ARGV[2]  JSON record with the SHA-256 of the bytes   ARGV[3]  npz bytes
+-- Returns  the record that stands now
+
+if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then
+  redis.call('SET', KEYS[2], ARGV[3])
+  redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+end
+return redis.call('HGET', KEYS[1], ARGV[1])

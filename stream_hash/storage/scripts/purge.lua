@@ -1,0 +1,23 @@
+-- Raise a partition's floor and forget tombstones below it.
+--
+-- KEYS[1]  the partition's state
+-- ARGV[1]  the horizon: every write with a lower sequence number has been applied
+-- ARGV[2]  how many tombstones to forget at the most
+-- Returns  how many were forgotten
+--
+-- Rule: the floor rises before, and in the same script in which, tombstones go. A worker that was paused
+-- with an older write in its hands then finds the floor where it would have found the tombstone.
+
+local horizon = tonumber(ARGV[1])
+local floor = tonumber(redis.call('HGET', KEYS[1], 'floor') or '0')
+if horizon > floor then
+  redis.call('HSET', KEYS[1], 'floor', ARGV[1])
+  floor = horizon
+end
+local ids = redis.call(
+  'ZRANGEBYSCORE', prefix .. 'tombstones', '-inf', '(' .. digits(floor), 'LIMIT', 0, tonumber(ARGV[2]))
+for _, id in ipairs(ids) do
+  redis.call('HDEL', prefix .. 'records', id)
+  redis.call('ZREM', prefix .. 'tombstones', id)
+end
+return #ids

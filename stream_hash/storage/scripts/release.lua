@@ -1,0 +1,17 @@
+-- Give a batch back after a failed attempt: it is due at once.
+--
+-- KEYS[1]  the index's pending batches; the others share its hash tag
+-- ARGV[1]  batch   ARGV[2]  now (Unix milliseconds)   ARGV[3]  why it failed
+-- ARGV[4]  '1' when the server was at fault, not the batch: the attempt does not count
+-- Returns  1 when the batch was pending
+
+local prefix = string.sub(KEYS[1], 1, -8) -- without 'pending'
+if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then
+  return 0
+end
+redis.call('ZADD', prefix .. 'leases', ARGV[2], ARGV[1])
+redis.call('HSET', prefix .. 'failures', ARGV[1], ARGV[3])
+if ARGV[4] == '1' then
+  redis.call('HINCRBY', prefix .. 'attempts', ARGV[1], -1)
+end
+return 1

@@ -1,0 +1,188 @@
+"""An index's settings and the writes to its partitions.
+
+Rules (the scripts hold them; tests remove each and see it missed)
+1. A write is one script on one partition: atomic on a server and on a cluster.
+2. A writer says which generations it hashed for. If the partition's differ, nothing is written and the
+   answer is `Stale`; the caller loads the models of those generations and calls again.
+3. Sequence numbers order the writes of an id; a call repeated, late or out of order changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_hash.errors import IndexExistsError, IndexMissingError, PartitionFullError
+from stream_hash.settings import NUMBER_BITS, IndexSettings
+from stream_hash.storage.connection import Client
+from stream_hash.storage.keys import INDEXES, IndexKeys, PartitionKeys
+from stream_hash.storage.scripts import Scripts
+
+WRITE_ITEMS: Final = 128
+"""Items a call of the write script: about 3 ms of server time (docs/benchmarks.md)."""
+
+_LOW_DIGITS: Final = 10**9
+
+
+@dataclass(frozen=True)
+class State:
+    """The generations of a partition that writes must be hashed for; 0 is none yet."""
+
+    live: int
+    building: int | None = None
+
+    @property
+    def writable(self) -> list[int]:
+        """live, then building, as far as there are any."""
+        return [g for g in (self.live, self.building) if g]
+
+
+@dataclass(frozen=True)
+class Stale:
+    """Nothing was written: the partition's generations are these."""
+
+    state: State
+
+
+@dataclass(frozen=True)
+class Hashed:
+    """Where one generation puts items. codes : (n_items, tables) uint64; signatures : (n_items,) uint64."""
+
+    codes: NDArray[np.uint64]
+    signatures: NDArray[np.uint64]
+
+
+WRITTEN, IGNORED, HELD = 1, 0, 2
+"""Outcomes of a write: done; older than what is stored; remembered for an id that has no item now."""
+
+
+class Store:
+    """One index on one server or cluster. All methods are safe to repeat."""
+
+    def __init__(self, client: Client, index: str, *, scripts: Mapping[str, str] | None = None) -> None:
+        self.client = client
+        self.index = index
+        self.keys = IndexKeys(index)
+        self._scripts = Scripts(client, scripts)
+
+    def create(self, settings: IndexSettings) -> None:
+        """Create the index; creating it again with equal settings changes nothing.
+
+        Raises IndexExistsError when it stands with other settings.
+        """
+        standing = IndexSettings.from_json(self._scripts("create", [self.keys.settings], [settings.to_json()]))
+        if standing != settings:
+            raise IndexExistsError(
+                f"index {self.index!r} exists with other settings",
+                why=standing.differences(settings),
+                remedy="choose another name, or leave the settings out to use it as it is",
+            )
+        self.client.sadd(INDEXES, self.index)
+
+    def settings(self) -> IndexSettings:
+        """The settings of the index. Raises IndexMissingError when there is no such index."""
+        text = self.client.get(self.keys.settings)
+        if text is None:
+            names = ", ".join(index_names(self.client)[:10])
+            raise IndexMissingError(
+                f"there is no index {self.index!r}",
+                why=f"this server has: {names}" if names else "this server has none",
+                remedy=f"stream-hash create {self.index} --dim D",
+            )
+        return IndexSettings.from_json(text)
+
+    def partition(self, number: int) -> PartitionKeys:
+        return self.keys.partition(number)
+
+    def states(self, partitions: int) -> list[State]:
+        """The generations of each partition, in one round trip."""
+        pipeline = self.client.pipeline(transaction=False)
+        for p in range(partitions):
+            pipeline.hmget(self.partition(p).state, "live", "building")
+        return [_state(live, building) for live, building in pipeline.execute()]
+
+    def activate(self, partitions: int, generation: int) -> None:
+        """Let `generation` go live in each partition that has none; the others keep theirs."""
+        for p in range(partitions):
+            self._scripts("activate", [self.partition(p).state], [generation])
+
+    def upsert(
+        self,
+        partition: int,
+        state: State,
+        ids: Sequence[str],
+        sequences: Sequence[int],
+        values: Sequence[bytes],
+        labels: Sequence[str],
+        metadata: Sequence[str],
+        hashed: Sequence[Hashed],
+    ) -> list[int] | Stale:
+        """Write items: `hashed` holds one entry for each of `state.writable`, in that order.
+
+        Returns an outcome an item, or Stale. Raises PartitionFullError when the item numbers run out.
+        """
+        columns = [_places(h) for h in hashed]
+        writes = [
+            ["upsert", ids[i], int(sequences[i]), labels[i], metadata[i], [column[i] for column in columns]]
+            for i in range(len(ids))
+        ]
+        return self._write(partition, state, writes, values)
+
+    def delete(self, partition: int, state: State, ids: Sequence[str], sequences: Sequence[int]) -> list[int] | Stale:
+        """Delete items; an id that is not there is remembered as deleted all the same."""
+        return self._write(partition, state, [["delete", i, int(s)] for i, s in zip(ids, sequences, strict=True)])
+
+    def label(
+        self,
+        partition: int,
+        state: State,
+        ids: Sequence[str],
+        sequences: Sequence[int],
+        labels: Sequence[str],
+    ) -> list[int] | Stale:
+        """Set labels; empty text takes a label away."""
+        rows = zip(ids, sequences, labels, strict=True)
+        return self._write(partition, state, [["label", i, int(s), text] for i, s, text in rows])
+
+    def purge(self, partition: int, horizon: int, limit: int = 1_000) -> int:
+        """Forget up to `limit` tombstones below `horizon`. Returns how many were forgotten."""
+        return int(self._scripts("purge", [self.partition(partition).state], [horizon, limit]))
+
+    def _write(
+        self, partition: int, state: State, writes: list[Any], values: Sequence[bytes] = ()
+    ) -> list[int] | Stale:
+        request = {"live": str(state.live), "building": str(state.building or ""), "writes": writes}
+        text = json.dumps(request, ensure_ascii=False, separators=(",", ":"))
+        reply = self._scripts("write", [self.partition(partition).state], [text, *values])
+        if reply[0] == b"OK":
+            return [int(outcome) for outcome in reply[1:]]
+        if reply[0] == b"STALE":
+            return Stale(_state(reply[1], reply[2]))
+        raise PartitionFullError(
+            f"partition {partition} of index {self.index!r} is full",
+            why=f"it holds {int(reply[1])} of {1 << NUMBER_BITS} items",
+            remedy="create an index with more partitions and ingest into that",
+        )
+
+
+def _state(live: bytes | None, building: bytes | None) -> State:
+    return State(int(live or 0), int(building) if building else None)
+
+
+def _places(hashed: Hashed) -> list[list[Any]]:
+    """An item's place as write.lua takes it: high and low digits of the shifted signature, then the codes."""
+    shifted = hashed.signatures << np.uint64(NUMBER_BITS)
+    high, low = np.divmod(shifted, np.uint64(_LOW_DIGITS))
+    codes = hashed.codes.tolist()
+    pairs = zip(high.tolist(), low.tolist(), strict=True)
+    return [[h, w, *map(str, row)] for (h, w), row in zip(pairs, codes, strict=True)]
+
+
+def index_names(client: Client) -> list[str]:
+    """The names of the indexes on this server, sorted."""
+    return sorted(name.decode() for name in client.smembers(INDEXES))

@@ -1,0 +1,144 @@
+"""Verify sees every kind of damage, and nothing where there is none."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import redis
+from test_search import filled, vectors
+
+from stream_hash.client import Index
+from stream_hash.service.connections import Connections
+from stream_hash.service.handle import IndexHandle
+from stream_hash.service.ingest import apply_batch
+from stream_hash.settings import IndexSettings
+from stream_hash.storage.codec import Batch, encode_values
+from stream_hash.storage.connection import Client
+from stream_hash.storage.keys import IndexKeys
+
+SETTINGS = IndexSettings(12, bits=6, tables=2)
+KEYS = IndexKeys("x").partition(0)
+
+
+def some_bucket(client: Client) -> tuple[str, bytes]:
+    key = sorted(client.scan_iter(match=KEYS.prefix + "bucket:1:0:*"))[0]
+    return key.decode(), sorted(client.smembers(key))[0]
+
+
+def drop_a_member(client: Client) -> None:
+    client.srem(*some_bucket(client))
+
+
+def add_a_member_of_nobody(client: Client) -> None:
+    client.sadd(some_bucket(client)[0], (5 << 24) + 9_999)
+
+
+def move_a_member(client: Client) -> None:
+    key, member = some_bucket(client)
+    client.smove(key, KEYS.bucket(1, 0, 63), member)
+
+
+def miscount_a_bucket(client: Client) -> None:
+    key, _ = some_bucket(client)
+    client.hincrby(KEYS.directory(1, 0), key.rsplit(":", 1)[1], 1)
+
+
+def forget_a_bucket(client: Client) -> None:
+    key, _ = some_bucket(client)
+    client.hdel(KEYS.directory(1, 0), key.rsplit(":", 1)[1])
+
+
+def change_a_vector(client: Client) -> None:
+    (blob,) = encode_values(np.array([1]), -vectors(60, 12)[:1], ["i00000"], "float32")
+    client.set(KEYS.value(0), blob)
+
+
+def change_a_sequence_number(client: Client) -> None:
+    (blob,) = encode_values(np.array([7]), vectors(60, 12)[:1], ["i00000"], "float32")
+    client.set(KEYS.value(0), blob)
+
+
+def lose_a_value(client: Client) -> None:
+    client.delete(KEYS.value(3))
+
+
+def lose_a_record(client: Client) -> None:
+    client.hdel(KEYS.records, "i00003")
+
+
+def miscount_the_items(client: Client) -> None:
+    client.hincrby(KEYS.state, "items", 1)
+
+
+def leave_buckets_of_a_retired_generation(client: Client) -> None:
+    handle = IndexHandle(client, "x")
+    handle.models.publish(2, handle.models.load(1), kind="lsh", created=0.0)
+    client.hset(KEYS.directory(2, 0), "5", 1)
+
+
+def lose_an_accepted_item(client: Client) -> None:
+    client.hincrby(IndexKeys("x").counters, "accepted", 1)
+
+
+def rewind_the_sequence(client: Client) -> None:
+    client.set(IndexKeys("x").sequence, 3)
+    change_a_sequence_number(client)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (drop_a_member, "is missing from its bucket"),
+        (add_a_member_of_nobody, "belongs to no item"),
+        (move_a_member, "is missing from its bucket"),
+        (miscount_a_bucket, "holds"),
+        (forget_a_bucket, "holds"),
+        (change_a_vector, "not the hash of its vector"),
+        (change_a_sequence_number, "of different writes"),
+        (lose_a_value, "has a record and no value"),
+        (lose_a_record, "counts 60 items and has records of 59"),
+        (miscount_the_items, "counts 61 items"),
+        (leave_buckets_of_a_retired_generation, "generation 2 is not in use"),
+        (lose_an_accepted_item, "the ledger has accepted 61"),
+        (rewind_the_sequence, "of different writes"),
+    ],
+    ids=lambda value: value.__name__ if callable(value) else "",
+)
+def test_damage_is_reported(damage: Callable[[Client], None], said: str, client: Client) -> None:
+    index = filled(client, SETTINGS, 60)
+    assert index.verify().violations == []
+    damage(client)
+    violations = index.verify().violations
+    assert any(said in violation for violation in violations), violations
+
+
+def test_a_busy_index_is_clean(real_client: redis.Redis, embedded_url: str) -> None:
+    index = filled(real_client, SETTINGS, 200)
+    stop = threading.Event()
+
+    def write() -> None:
+        with redis.Redis.from_url(embedded_url) as client:
+            handle = IndexHandle(client, "x")
+            rng = np.random.default_rng(5)
+            for round_number in range(100_000):
+                if stop.is_set():
+                    return
+                ids = [f"i{i:05}" for i in rng.integers(0, 300, 20)]
+                x = rng.normal(0.3, 1, (20, 12)).astype(np.float32)
+                batch = Batch("upsert", ids, x) if round_number % 3 else Batch("delete", ids)
+                handle.ledger.accept(f"w{round_number}", batch, lease_until=0)
+                apply_batch(handle, f"w{round_number}")
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        reports = [index.verify() for _ in range(15)]
+    finally:
+        stop.set()
+        writer.join()
+    assert [report.violations for report in reports] == [[]] * 15
+    assert all(report.items for report in reports)
+    assert Index("x", Connections(real_client, None)).status()["applied"] > 400

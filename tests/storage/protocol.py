@@ -1,0 +1,373 @@
+"""The protocol of the scripts as scenarios: each is a claim that fails when its rule is taken out.
+
+`test_store.py` and `test_ledger.py` run them on every server; `test_mutants.py` runs them against scripts
+with one rule removed, and demands that they fail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import oracle
+import pytest
+
+from stream_hash.errors import BackPressureError, PartitionFullError
+from stream_hash.settings import IndexSettings
+from stream_hash.storage.codec import Batch, decode_record, encode_values
+from stream_hash.storage.connection import Client
+from stream_hash.storage.keys import partition_of
+from stream_hash.storage.ledger import DeadLetter, Ledger
+from stream_hash.storage.store import HELD, IGNORED, WRITTEN, Hashed, Stale, State, Store
+
+SETTINGS = IndexSettings(3, bits=8, tables=2, partitions=2)
+LIVE = State(1)
+
+
+class Bench:
+    """An index with generation 1 live, written to by hand: an item's codes are those it is told."""
+
+    def __init__(self, client: Client, scripts: Mapping[str, str] | None = None) -> None:
+        self.client = client
+        self.store = Store(client, "bench", scripts=scripts)
+        self.ledger = Ledger(client, "bench", scripts=scripts)
+        self.store.create(SETTINGS)
+        self.store.activate(SETTINGS.partitions, 1)
+
+    def upsert(
+        self,
+        item_id: str,
+        sequence: int,
+        code: int,
+        *,
+        state: State = LIVE,
+        label: str = "",
+        metadata: str = "",
+        signature: int = 2**39 - 1,
+    ) -> int | Stale:
+        """Write one item whose code is `code` in table 0 and `code` + 1 in table 1, of every generation."""
+        vector = np.full((1, 3), sequence, dtype=np.float32)
+        values = encode_values(np.array([sequence]), vector, [item_id], "float32")
+        hashed = [Hashed(np.array([[code, code + 1]], np.uint64), np.array([signature], np.uint64))]
+        outcome = self.store.upsert(
+            partition_of(item_id, SETTINGS.partitions),
+            state,
+            [item_id],
+            [sequence],
+            values,
+            [label],
+            [metadata],
+            hashed * len(state.writable),
+        )
+        return outcome if isinstance(outcome, Stale) else outcome[0]
+
+    def delete(self, item_id: str, sequence: int) -> int:
+        outcome = self.store.delete(partition_of(item_id, SETTINGS.partitions), LIVE, [item_id], [sequence])
+        assert not isinstance(outcome, Stale)
+        return outcome[0]
+
+    def label(self, item_id: str, sequence: int, label: str) -> int:
+        outcome = self.store.label(partition_of(item_id, SETTINGS.partitions), LIVE, [item_id], [sequence], [label])
+        assert not isinstance(outcome, Stale)
+        return outcome[0]
+
+    def buckets_of(self, item_id: str) -> list[str]:
+        """The buckets that hold an item's number, as GENERATION:TABLE:CODE."""
+        keys = self.store.partition(partition_of(item_id, SETTINGS.partitions))
+        text = self.client.hget(keys.records, item_id)
+        number = decode_record(text).number if text is not None else None
+        found = []
+        for key in self.client.scan_iter(match=keys.prefix + "bucket:*"):
+            if number in [int(m) & 0xFFFFFF for m in self.client.smembers(key)]:
+                found.append(key.decode().removeprefix(keys.prefix + "bucket:"))
+        return sorted(found)
+
+    def all_buckets(self) -> dict[str, int]:
+        return {k.decode(): self.client.scard(k) for k in self.client.scan_iter(match="sh:{bench*bucket:*")}
+
+    def directories(self) -> dict[str, int]:
+        """Every directory entry, under the key of its bucket."""
+        return {
+            f"{key.decode().replace('directory', 'bucket')}:{code.decode()}": int(count)
+            for key in self.client.scan_iter(match="sh:{bench*directory:*")
+            for code, count in self.client.hgetall(key).items()
+        }
+
+    def record(self, item_id: str):  # noqa: ANN201 - read by its fields
+        keys = self.store.partition(partition_of(item_id, SETTINGS.partitions))
+        text = self.client.hget(keys.records, item_id)
+        return decode_record(text) if text is not None else None
+
+    def set_state(self, item_id: str, **fields: str) -> None:
+        keys = self.store.partition(partition_of(item_id, SETTINGS.partitions))
+        self.client.hset(keys.state, mapping=fields)
+
+    def dump(self) -> dict[str, object]:
+        return oracle.dump(self.client, "bench")
+
+
+def an_item_is_in_one_bucket_a_table_and_counted(bench: Bench) -> None:
+    assert bench.upsert("a", 1, 5) == WRITTEN
+    assert bench.buckets_of("a") == ["1:0:5", "1:1:6"]
+    assert bench.directories() == bench.all_buckets()
+
+
+def a_writer_that_hashed_for_other_generations_writes_nothing(bench: Bench) -> None:
+    bench.upsert("a", 1, 5)
+    for fields, stale in (({"building": "2"}, State(1, 2)), ({"live": "2", "building": ""}, State(2))):
+        bench.set_state("a", **fields)
+        before = bench.dump()
+        assert bench.upsert("a", 2, 7) == Stale(stale)
+        assert bench.store.delete(partition_of("a", 2), LIVE, ["a"], [2]) == Stale(stale)
+        assert bench.dump() == before
+
+
+def a_write_goes_to_every_writable_generation(bench: Bench) -> None:
+    bench.upsert("a", 1, 5)
+    bench.set_state("a", building="2")
+    assert bench.upsert("a", 2, 9, state=State(1, 2)) == WRITTEN
+    assert bench.buckets_of("a") == ["1:0:9", "1:1:10", "2:0:9", "2:1:10"]
+    assert bench.directories() == bench.all_buckets()
+
+
+def an_older_write_never_overwrites_a_newer(bench: Bench) -> None:
+    bench.upsert("a", 5, 5, label='"new"')
+    before = bench.dump()
+    assert bench.upsert("a", 4, 9, label='"old"') == IGNORED
+    assert bench.upsert("a", 5, 9) == IGNORED
+    assert bench.delete("a", 4) == IGNORED
+    assert bench.label("a", 4, '"old"') == IGNORED
+    assert bench.dump() == before
+
+
+def a_deleted_item_stays_deleted(bench: Bench) -> None:
+    bench.upsert("a", 1, 5)
+    assert bench.delete("a", 3) == WRITTEN
+    assert bench.all_buckets() == {}
+    before = bench.dump()
+    assert bench.upsert("a", 2, 7) == IGNORED
+    assert bench.dump() == before
+
+
+def a_delete_that_overtakes_its_upsert_wins(bench: Bench) -> None:
+    assert bench.delete("a", 3) == HELD
+    assert bench.upsert("a", 2, 7) == IGNORED
+    assert bench.all_buckets() == {}
+    assert bench.upsert("a", 4, 7) == WRITTEN
+
+
+def an_older_delete_never_removes_a_newer_item(bench: Bench) -> None:
+    bench.upsert("a", 5, 5)
+    assert bench.delete("a", 4) == IGNORED
+    assert bench.buckets_of("a") == ["1:0:5", "1:1:6"]
+
+
+def a_write_older_than_a_forgotten_tombstone_is_still_ignored(bench: Bench) -> None:
+    """A worker paused with an upsert in its hands, while the item is deleted and the tombstone forgotten."""
+    bench.upsert("a", 1, 5)
+    bench.delete("a", 2)
+    for partition in range(SETTINGS.partitions):
+        bench.store.purge(partition, 3)
+    assert bench.record("a") is None
+    assert bench.upsert("a", 1, 5) == IGNORED
+    assert bench.delete("a", 2) == IGNORED
+    assert bench.label("a", 2, '"late"') == IGNORED
+    assert bench.all_buckets() == {}
+    assert bench.record("a") is None
+
+
+def a_tombstone_is_kept_while_an_older_write_may_arrive(bench: Bench) -> None:
+    bench.delete("a", 5)
+    bench.store.purge(partition_of("a", 2), 3)
+    assert bench.upsert("a", 4, 7) == IGNORED
+    bench.store.purge(partition_of("a", 2), 6)
+    assert bench.record("a") is None
+
+
+def the_floor_never_sinks(bench: Bench) -> None:
+    bench.store.purge(0, 9)
+    bench.store.purge(0, 4)
+    assert bench.client.hget(bench.store.partition(0).state, "floor") == b"9"
+
+
+def an_upsert_removes_the_old_members_by_the_stored_codes(bench: Bench) -> None:
+    bench.upsert("a", 1, 5, signature=1)
+    bench.upsert("a", 2, 60, signature=2)
+    assert bench.all_buckets().keys() == bench.directories().keys()
+    assert bench.buckets_of("a") == ["1:0:60", "1:1:61"]
+    assert len(bench.all_buckets()) == 2
+
+
+def a_delete_leaves_no_member_no_value_and_no_count(bench: Bench) -> None:
+    bench.upsert("a", 1, 5, label="7")
+    bench.delete("a", 2)
+    keys = bench.store.partition(partition_of("a", 2))
+    assert bench.all_buckets() == {}
+    assert bench.directories() == {}
+    assert bench.client.get(keys.value(0)) is None
+    assert bench.client.zcard(keys.labelled) == 0
+    assert bench.client.hget(keys.state, "items") == b"0"
+
+
+def item_numbers_are_dense_and_reused(bench: Bench) -> None:
+    ids = [i for i in map(str, range(40)) if partition_of(i, 2) == 0][:6]
+    for sequence, item_id in enumerate(ids[:4], 1):
+        bench.upsert(item_id, sequence, 5)
+    bench.delete(ids[1], 10)
+    bench.upsert(ids[4], 11, 5)
+    bench.upsert(ids[5], 12, 5)
+    numbers = [bench.record(item_id).number for item_id in ids]
+    assert numbers == [0, None, 2, 3, 1, 4]
+
+
+def a_full_partition_refuses_new_items_and_takes_updates(bench: Bench) -> None:
+    bench.upsert("a", 1, 5)
+    bench.set_state("a", next=str(2**24))
+    assert bench.upsert("a", 2, 6) == WRITTEN
+    other = next(i for i in map(str, range(40)) if partition_of(i, 2) == partition_of("a", 2))
+    before = bench.dump()
+    with pytest.raises(PartitionFullError, match="full"):
+        bench.upsert(other, 3, 5)
+    assert bench.dump() == before
+    bench.delete("a", 4)
+    assert bench.upsert(other, 5, 5) == WRITTEN
+
+
+def a_label_newer_than_its_item_survives_the_item(bench: Bench) -> None:
+    assert bench.label("a", 5, '"cat"') == HELD
+    assert bench.upsert("a", 4, 9, label='"dog"') == WRITTEN
+    assert bench.record("a").label == '"cat"'
+    assert bench.label("a", 6, "") == WRITTEN
+    assert bench.record("a").label == ""
+
+
+def labelled_items_are_listed_by_the_age_of_their_label(bench: Bench) -> None:
+    ids = [i for i in map(str, range(40)) if partition_of(i, 2) == 0][:3]
+    keys = bench.store.partition(0)
+    for sequence, item_id in enumerate(ids, 1):
+        bench.upsert(item_id, sequence, 5, label="1" if sequence != 2 else "")
+    assert bench.client.zrange(keys.labelled, 0, -1, withscores=True) == [(b"0", 1.0), (b"2", 3.0)]
+    bench.label(ids[0], 9, "2")
+    bench.label(ids[2], 10, "")
+    assert bench.client.zrange(keys.labelled, 0, -1, withscores=True) == [(b"0", 9.0)]
+
+
+def members_are_exact_up_to_their_63rd_bit(bench: Bench) -> None:
+    # a script adds the number to the last nine digits: some of these carry into the tenth
+    carrying = [s for s in range(2**38, 2**38 + 3_000) if (s << 24) % 10**9 > 999_000_000]
+    assert carrying
+    signatures = [0, 1, 59, 60, 2**39 - 1, *carrying]
+    for sequence, signature in enumerate(signatures, 1):
+        item_id = f"i{sequence}"
+        bench.set_state(item_id, next=str(1_000_000 + sequence))
+        bench.upsert(item_id, sequence, 5, signature=signature)
+        record = bench.record(item_id)
+        assert {m.member for m in record.members} == {(signature << 24) + record.number}
+
+
+def a_batch_is_accepted_once(bench: Bench) -> None:
+    batch = Batch("delete", ["a", "b"])
+    first = bench.ledger.accept("x", batch, lease_until=0)
+    again = bench.ledger.accept("x", batch, lease_until=0)
+    assert (first.first, first.known, again.first, again.known) == (1, False, 1, True)
+    bench.ledger.begin("x", lease_until=0)
+    bench.ledger.finish("x")
+    assert bench.ledger.accept("x", batch, lease_until=0).known
+    assert bench.ledger.accept("y", batch, lease_until=0).first == 3
+    assert bench.ledger.balance().accepted == 4
+
+
+def a_batch_is_finished_once_and_the_balance_holds_throughout(bench: Bench) -> None:
+    letter = DeadLetter(2, 1, "x", "why", b"payload")
+    assert bench.ledger.balance().holds
+    bench.ledger.accept("x", Batch("delete", ["a", "b", "c"]), lease_until=0)
+    assert bench.ledger.balance().holds
+    assert bench.ledger.finish("x", [letter])
+    assert not bench.ledger.finish("x", [letter])
+    balance = bench.ledger.balance()
+    assert (balance.accepted, balance.applied, balance.pending, balance.dead) == (3, 2, 0, 1)
+    assert bench.ledger.dead_letters() == [letter]
+
+
+def a_finished_batch_is_not_begun(bench: Bench) -> None:
+    bench.ledger.accept("x", Batch("delete", ["a"]), lease_until=0)
+    delivery = bench.ledger.begin("x", lease_until=0)
+    assert delivery is not None
+    assert (delivery.first, delivery.attempts, delivery.items) == (1, 1, 1)
+    bench.ledger.finish("x")
+    assert bench.ledger.begin("x", lease_until=0) is None
+    left = [k for k in bench.dump() if "batch:" in k or k.endswith(("pending", "leases", "sizes", "attempts"))]
+    assert left == []
+
+
+def an_overdue_batch_is_leased_to_one_sweeper(bench: Bench) -> None:
+    bench.ledger.accept("x", Batch("delete", ["a"]), lease_until=1_000)
+    assert bench.ledger.lease_overdue(999, 2_000) == []
+    assert bench.ledger.lease_overdue(1_000, 2_000) == ["x"]
+    assert bench.ledger.lease_overdue(1_000, 2_000) == []
+    bench.ledger.begin("x", lease_until=5_000)
+    assert bench.ledger.lease_overdue(4_999, 6_000) == []
+
+
+def a_released_batch_is_due_at_once_and_the_server_is_not_held_against_it(bench: Bench) -> None:
+    bench.ledger.accept("x", Batch("delete", ["a"]), lease_until=1_000)
+    for blame_server, expected in ((False, 2), (True, 2), (False, 3)):
+        bench.ledger.begin("x", lease_until=9_000)
+        bench.ledger.release("x", now=50, failure="boom", blame_server=blame_server)
+        assert bench.ledger.lease_overdue(50, 9_000) == ["x"]
+        delivery = bench.ledger.begin("x", lease_until=9_000)
+        assert delivery is not None
+        assert delivery.failure == "boom"
+        assert delivery.attempts == expected
+        bench.ledger.release("x", now=50, failure="boom", blame_server=True)
+
+
+def the_horizon_is_the_oldest_write_still_on_its_way(bench: Bench) -> None:
+    assert bench.ledger.horizon() == 1
+    bench.ledger.accept("x", Batch("delete", ["a", "b"]), lease_until=0)
+    bench.ledger.accept("y", Batch("delete", ["a", "b"]), lease_until=0)
+    assert bench.ledger.horizon() == 1
+    bench.ledger.finish("y")
+    assert bench.ledger.horizon() == 1
+    bench.ledger.finish("x")
+    assert bench.ledger.horizon() == 5
+
+
+def the_bound_on_pending_batches_refuses_and_takes_nothing(bench: Bench) -> None:
+    for name in ("x", "y"):
+        bench.ledger.accept(name, Batch("delete", ["a"]), lease_until=0, max_pending=2)
+    before = bench.dump()
+    with pytest.raises(BackPressureError, match="2 batches are pending"):
+        bench.ledger.accept("z", Batch("delete", ["a"]), lease_until=0, max_pending=2)
+    assert bench.dump() == before
+    assert bench.ledger.accept("x", Batch("delete", ["a"]), lease_until=0, max_pending=2).known
+
+
+STORE_SCENARIOS = (
+    an_item_is_in_one_bucket_a_table_and_counted,
+    a_writer_that_hashed_for_other_generations_writes_nothing,
+    a_write_goes_to_every_writable_generation,
+    an_older_write_never_overwrites_a_newer,
+    a_deleted_item_stays_deleted,
+    a_delete_that_overtakes_its_upsert_wins,
+    an_older_delete_never_removes_a_newer_item,
+    a_write_older_than_a_forgotten_tombstone_is_still_ignored,
+    a_tombstone_is_kept_while_an_older_write_may_arrive,
+    the_floor_never_sinks,
+    an_upsert_removes_the_old_members_by_the_stored_codes,
+    a_delete_leaves_no_member_no_value_and_no_count,
+    item_numbers_are_dense_and_reused,
+    a_full_partition_refuses_new_items_and_takes_updates,
+    a_label_newer_than_its_item_survives_the_item,
+    labelled_items_are_listed_by_the_age_of_their_label,
+    members_are_exact_up_to_their_63rd_bit,
+)
+LEDGER_SCENARIOS = (
+    a_batch_is_accepted_once,
+    a_batch_is_finished_once_and_the_balance_holds_throughout,
+    a_finished_batch_is_not_begun,
+    an_overdue_batch_is_leased_to_one_sweeper,
+    a_released_batch_is_due_at_once_and_the_server_is_not_held_against_it,
+    the_horizon_is_the_oldest_write_still_on_its_way,
+    the_bound_on_pending_batches_refuses_and_takes_nothing,
+)
