@@ -84,6 +84,7 @@ class Index:
         radius: int | None = None,
         budget: int | None = None,
         exact: bool = False,
+        widen: bool = True,
     ) -> list[Answer]:
         """The k nearest items to each query, best first.
 
@@ -92,11 +93,12 @@ class Index:
         this many candidates. exact : rank every item.
 
         k results come back whenever the index holds k items; `Answer.widened` says if the radius had to grow.
+        widen : False returns only what the radius or the budget finds, be it fewer.
         Raises UsageError for a query that cannot be ranked.
         """
         queries = np.ascontiguousarray(np.atleast_2d(np.asarray(vectors)), dtype=np.float32)
         with redis_errors():
-            return self._searcher.search(queries, k, Plan(radius, budget, exact))
+            return self._searcher.search(queries, k, Plan(radius, budget, exact, widen))
 
     def get(self, ids: Sequence[str]) -> list[Item | None]:
         """The items with these ids, None for each that is not there."""

@@ -43,11 +43,15 @@ from stream_hash.settings import (
 )
 from stream_hash.storage.codec import Batch, Operation
 from stream_hash.storage.connection import redis_errors
+from stream_hash.storage.ledger import Accepted, DeadLetter
 
 WhenFull: TypeAlias = Literal["block", "raise", "shed"]
 
 GRACE_MILLISECONDS = 10_000
 """How long after accepting a batch its producer may take to enqueue the job before the sweep does."""
+
+PRUNE_AT = 4_096
+"""Batch ids a producer remembers before it asks which of them are finished."""
 
 log = logging.getLogger("stream_hash.producer")
 
@@ -100,6 +104,10 @@ class Producer:
         self._buffer: list[Batch] = []
         self._buffered = 0
         self._outstanding: list[str] = []
+        self._prune_at = PRUNE_AT
+        self._name = uuid.uuid4().hex
+        self._sent = 0
+        self._first: int | None = None
         self.accepted = 0
         self.shed = 0
 
@@ -150,6 +158,16 @@ class Producer:
         self._add(batch)
         return faults
 
+    def faults(
+        self,
+        ids: Sequence[str],
+        vectors: NDArray[np.floating[Any]],
+        labels: Sequence[Label | None] | None = None,
+        metadata: Sequence[Mapping[str, Any] | None] | None = None,
+    ) -> dict[int, str]:
+        """What `upsert_many` would refuse, a reason by position. Nothing is sent."""
+        return self._checked(ids, vectors, labels, metadata)[1]
+
     def delete(self, ids: Sequence[str]) -> None:
         """Delete items once all that was sent before is applied; see `Index.delete` to delete at once."""
         batch = Batch("delete", list(ids))
@@ -171,11 +189,11 @@ class Producer:
                 why="coordinates are real numbers",
                 remedy="convert them",
             )
-        if array.ndim != 2 or array.shape[1] != self.settings.dimension:
+        if array.ndim != 2:
             raise InvalidItemError(
                 f"the vectors have shape {array.shape}",
                 why=f"index {self._handle.name!r} holds vectors of {self.settings.dimension} coordinates",
-                remedy="give an array of that many columns",
+                remedy="give an array with one of them in each row",
             )
         for name, values in (("vectors", array), ("labels", labels), ("metadata", metadata)):
             if values is not None and len(values) != len(ids):
@@ -220,16 +238,21 @@ class Producer:
         Raises BackPressureError or OutOfMemoryError when the bound is reached and the producer raises, or has
         blocked for `timeout_seconds`; nothing of the batch is accepted then.
         """
-        batch_id = check_name(batch_id or uuid.uuid4().hex, "batch id")
+        if len(self._outstanding) >= self._prune_at:
+            self._prune_at = max(PRUNE_AT, 2 * self.outstanding())
+        self._sent += 1
+        batch_id = check_name(batch_id or f"{self._name}-{self._sent}", "batch id")
         try:
-            known = self._accept(batch_id, batch)
+            accepted = self._accept(batch_id, batch)
         except (BackPressureError, OutOfMemoryError):
             if self._when_full != "shed":
                 raise
             self.shed += len(batch)
             return False
-        if not known:
+        if not accepted.known:
             self.accepted += len(batch)
+        if self._first is None:
+            self._first = accepted.first
         self._outstanding.append(batch_id)
         try:
             enqueue_batch(self._queue, self._handle.name, batch_id)
@@ -238,17 +261,16 @@ class Producer:
             log.warning("batch %s is accepted but could not be put on the queue", batch_id, exc_info=True)
         return True
 
-    def _accept(self, batch_id: str, batch: Batch) -> bool:
+    def _accept(self, batch_id: str, batch: Batch) -> Accepted:
         deadline = time.monotonic() + self._timeout_seconds
         pause_seconds = 0.002
         while True:
             try:
                 with redis_errors():
                     lease_until = now_milliseconds() + GRACE_MILLISECONDS
-                    accepted = self._handle.ledger.accept(
+                    return self._handle.ledger.accept(
                         batch_id, batch, lease_until=lease_until, max_pending=self._max_pending
                     )
-                return accepted.known
             except (BackPressureError, OutOfMemoryError):
                 if self._when_full != "block" or time.monotonic() + pause_seconds > deadline:
                     raise
@@ -278,6 +300,19 @@ class Producer:
                 )
             time.sleep(pause_seconds)
             pause_seconds = min(0.05, pause_seconds * 1.5)
+
+    def dead_letters(self) -> list[DeadLetter]:
+        """What this producer sent and no worker could store, as far as that is known yet.
+
+        Batches submitted under an id of the caller's own are not looked for.
+        """
+        letters: list[DeadLetter] = []
+        after = self._first - 1 if self._first is not None else 0
+        with redis_errors():
+            while self._first is not None and (page := self._handle.ledger.dead_letters(after=after)):
+                letters += [letter for letter in page if letter.batch.startswith(self._name)]
+                after = page[-1].first
+        return letters
 
 
 def _texts(convert: Any, values: Sequence[Any] | None, count: int, faults: dict[int, str]) -> list[str]:

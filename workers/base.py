@@ -12,8 +12,8 @@ Rules
    A second signal, a second or more after the first, ends the process at once; the lease covers its job.
 4. The server may go away at any moment. The worker waits for it and goes on, idle or busy; the job whose end
    could not be recorded comes back when its lease has run out, and is applied again, harmlessly. The same
-   holds while the server is out of memory. Any other error of the server (it became a replica, or denies a
-   command) ends the process with an error: whoever starts it again also connects it anew.
+   holds while the server is out of memory. Any other error of the server (it became a replica, it refuses the
+   password or a command) ends the process with an error: whoever starts it again also connects it anew.
 5. A job that fails is queued again by RQ up to its retries, then stays failed; what a failure means for its
    batch is for the ledger, through the job function and `on_maintenance`.
 6. Not listened to: RQ's commands by publish/subscribe (shutdown, kill-horse, stop-job) and `rq suspend`.
@@ -37,8 +37,8 @@ from typing import Any, Final
 
 from redis import Redis, RedisError
 from redis.client import Pipeline
+from redis.exceptions import AuthenticationError, AuthorizationError, OutOfMemoryError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import OutOfMemoryError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from rq import worker_registration
 from rq.exceptions import DequeueTimeout
@@ -107,6 +107,7 @@ class StreamWorker(SimpleWorker):
         self._lease_seconds = lease_seconds
         self._running: tuple[Job, Execution] | None = None
         self._stop_moment = 0.0
+        self._maintenance_due = 0.0
         self._stranded: dict[bytes, float] = {}
         if not signals:
             # The other one is an alarm signal, which only the main thread can take.
@@ -147,6 +148,9 @@ class StreamWorker(SimpleWorker):
                 worked, pause_seconds = True, 0.0
             except DequeueTimeout:
                 pause_seconds = 0.0
+            except (AuthenticationError, AuthorizationError):
+                # Connection errors by descent, but a password is only read when a process starts.
+                raise
             except TRANSIENT as error:
                 pause_seconds = min(max(0.2, pause_seconds * 2), LONGEST_PAUSE_SECONDS)
                 logger.warning("worker %s: %s; going on in %.1f s", self.name, error, pause_seconds)
@@ -201,9 +205,14 @@ class StreamWorker(SimpleWorker):
         self.set_state(state, connection)
         connection.expire(self.key, WORKER_TTL_SECONDS)
 
+    @property
+    def should_run_maintenance_tasks(self) -> bool:
+        """Whether an interval has passed, on a clock that nobody sets."""
+        return time.monotonic() >= self._maintenance_due
+
     def run_maintenance_tasks(self) -> None:
         """Bring back what dead workers held, then call `on_maintenance`. What fails is logged and left."""
-        self.last_cleaned_at = now()  # type: ignore[assignment] # RQ types it by its first value, None
+        self._maintenance_due = time.monotonic() + self.maintenance_interval
         patience_seconds = 2.0 * self.maintenance_interval
         tasks: list[Callable[[], object]] = [
             lambda: recovery.move_wrong_types(self._queue),

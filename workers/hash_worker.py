@@ -7,8 +7,10 @@ since everybody on the machine can read a process's arguments. Child processes g
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
+from pathlib import Path
 
 import click
 
@@ -28,7 +30,10 @@ def run(url: str | None = None, broker_url: str | None = None, *, processes: int
     if processes > 1:
         given = {URL_VARIABLE: url, BROKER_URL_VARIABLE: broker_url}
         environment = {name: value for name, value in given.items() if value}
-        command = [sys.executable, "-m", "workers.hash_worker"]
+        # The children run this code, not a package `workers` in the directory somebody happens to be in.
+        ours = str(Path(__file__).parent.parent)
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (ours, os.environ.get("PYTHONPATH"))))
+        command = [sys.executable, "-P", "-m", "workers.hash_worker"]
         return Supervisor(command, processes, environment=environment).run()
 
     # Not needed by a supervisor, and half a second of imports.

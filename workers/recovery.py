@@ -27,6 +27,8 @@ from stream_hash.queue.safe_job import ID
 from stream_hash.queue.safe_queue import MALFORMED_SECONDS, malformed_key
 
 LONGEST_LEASE_SECONDS: Final = 3_600
+MOST_ENTRIES: Final = 1_000
+"""How many entries one call looks at, so that a flood of them does not keep a worker from its jobs."""
 
 REQUEUE_STARTED: Final = """
 if redis.call('ZREM', KEYS[1], ARGV[1]) == 0 then return 0 end
@@ -70,8 +72,8 @@ def requeue_abandoned(queue: SafeQueue, now: float) -> None:
     """Queue again the started jobs whose lease ran out before `now` (Unix seconds), while they may be retried."""
     key = queue.started_job_registry.key
     with queue.connection.pipeline(transaction=False) as pipeline:
-        pipeline.zrangebyscore(key, "-inf", now)
-        pipeline.zrangebyscore(key, now + LONGEST_LEASE_SECONDS, "+inf")
+        pipeline.zrangebyscore(key, "-inf", now, start=0, num=MOST_ENTRIES)
+        pipeline.zrangebyscore(key, now + LONGEST_LEASE_SECONDS, "+inf", start=0, num=MOST_ENTRIES)
         expired, absurd = pipeline.execute()
     for entry in (*expired, *absurd):
         _requeue(queue, key, entry)
@@ -111,7 +113,7 @@ def requeue_stranded(queue: SafeQueue, first_seen: dict[bytes, float], now: floa
 
     first_seen : the worker's memory between calls: when it first saw each entry, on the clock of `now`.
     """
-    present: set[Any] = set(queue.connection.lrange(queue.intermediate_queue_key, 0, -1))
+    present: set[Any] = set(queue.connection.lrange(queue.intermediate_queue_key, 0, MOST_ENTRIES - 1))
     for gone in first_seen.keys() - present:
         del first_seen[gone]
     for entry in present:

@@ -8,7 +8,7 @@ from typing import Any
 from stream_hash.environment import Environment, read_environment
 from stream_hash.errors import ServerUnreachableError
 from stream_hash.queue import broker_for
-from stream_hash.storage.connection import Client, connect, is_cluster, redis_errors
+from stream_hash.storage.connection import Client, connect, is_cluster, redis_errors, url_errors
 from stream_hash.storage.server import EmbeddedServer
 
 
@@ -33,7 +33,8 @@ class Connections:
         url = environment.url or embedded_url(environment)
         client = connect(url)
         target = environment.broker_url or (client if is_cluster(client) else url)
-        with redis_errors(environment.broker_url or url):
+        broker_url = environment.broker_url or url
+        with redis_errors(broker_url), url_errors(broker_url):
             broker = broker_for(target)
         return cls(client, broker)
 

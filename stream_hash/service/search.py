@@ -43,11 +43,15 @@ MAX_RETRIES: Final = 16
 
 @dataclass(frozen=True)
 class Plan:
-    """How to choose candidates: by `radius`, by `budget`, or all of them (`exact`)."""
+    """How to choose candidates: by `radius`, by `budget`, or all of them (`exact`).
+
+    widen : whether the radius grows when it holds fewer than k items; False measures the radius itself.
+    """
 
     radius: int | None = None
     budget: int | None = None
     exact: bool = False
+    widen: bool = True
 
     def __post_init__(self) -> None:
         if self.exact + (self.radius is not None) + (self.budget is not None) > 1:
@@ -201,7 +205,8 @@ class _Search:
                 answer.codes = self._codes(answer.generation)
             probes = self._probes()
         gathered = self._gather(probes)
-        gathered = self._widen(gathered)
+        if self._plan.widen:
+            gathered = self._widen(gathered)
         answer.candidates = sum(len(found.members) for found in gathered)
         nearest = NearestK(self._query, self._k, self._settings.metric)
         answer.reranked = 0

@@ -1,39 +1,84 @@
-"""What an index is and how it is doing."""
+"""What a server and its indexes are, and how they are doing. Everything is plain JSON values."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from typing import Any
 
+from stream_hash.queue import HASH_QUEUE, SafeQueue, WorkerInfo, live_workers
+from stream_hash.service.connections import Connections
 from stream_hash.service.handle import IndexHandle
+from stream_hash.storage.connection import greeting, is_cluster, redis_errors
+from stream_hash.storage.store import index_names
+
+
+def server_status(connections: Connections) -> dict[str, Any]:
+    """The server or cluster, the hash workers that are alive, the batches that wait, and every index."""
+    workers = hash_workers(connections)
+    with redis_errors():
+        nodes = _nodes(connections.client)
+        hello, memory = greeting(nodes[0]), [node.info("memory") for node in nodes]
+        handles = [IndexHandle(connections.client, name) for name in index_names(connections.client)]
+        return {
+            "server": {
+                "engine": hello["server"],
+                "version": hello["version"],
+                "mode": hello["mode"],
+                "primaries": len(nodes),
+                "memory_bytes": sum(info["used_memory"] for info in memory),
+                "max_memory_bytes": sum(info["maxmemory"] for info in memory),
+            },
+            "workers": [{"host": worker.hostname, "pid": worker.pid, "state": worker.state} for worker in workers],
+            "queued": SafeQueue(HASH_QUEUE, connection=connections.broker).count,
+            "indexes": [_summary(handle) for handle in handles],
+        }
+
+
+def hash_workers(connections: Connections) -> list[WorkerInfo]:
+    """The hash workers that gave a sign of life lately."""
+    with redis_errors():
+        return live_workers(connections.broker, HASH_QUEUE)
+
+
+def _nodes(client: Any) -> list[Any]:
+    """A client for each primary."""
+    if is_cluster(client):
+        return [client.get_redis_connection(node) for node in client.get_primaries()]
+    return [client]
 
 
 def index_status(handle: IndexHandle) -> dict[str, Any]:
-    """Settings, generations, counts and the ledger's balance, as plain JSON values."""
-    settings = handle.settings
-    states = handle.store.states(settings.partitions)
-    handle.states = states
-    generations = sorted({state.live for state in states if state.live})
+    """Settings, generations, counts and the ledger's balance."""
+    summary = _summary(handle)
+    states = handle.states
     live = [(p, state.live) for p, state in enumerate(states) if state.live]
     directories = handle.reader.directories(live) if live else []
     buckets = sum(len(codes) for tables in directories for codes, _ in tables)
     members = sum(int(counts.sum()) for tables in directories for _, counts in tables)
     largest = max((int(counts.max()) for tables in directories for _, counts in tables if len(counts)), default=0)
-    balance = handle.ledger.balance()
     return {
-        "index": handle.name,
-        **asdict(settings),
-        "items": sum(items for items, _ in handle.reader.sizes()),
-        "generation": generations[-1] if generations else 0,
+        **summary,
         "building": sorted({state.building for state in states if state.building}),
         "generations": [asdict(record) for record in handle.models.records()],
         "buckets": buckets,
         "mean_bucket": round(members / buckets, 2) if buckets else 0.0,
         "largest_bucket": largest,
+        "last_sequence": handle.ledger.last_sequence(),
+    }
+
+
+def _summary(handle: IndexHandle) -> dict[str, Any]:
+    """What can be told without reading the directories."""
+    handle.reload_states()
+    balance = handle.ledger.balance()
+    return {
+        "index": handle.name,
+        **asdict(handle.settings),
+        "items": sum(items for items, _ in handle.reader.sizes()),
+        "generation": max((state.live for state in handle.states), default=0),
         "accepted": balance.accepted,
         "applied": balance.applied,
         "pending": balance.pending,
         "pending_batches": balance.pending_batches,
         "dead": balance.dead,
-        "last_sequence": handle.ledger.last_sequence(),
     }

@@ -19,7 +19,7 @@ import redis
 from redis import exceptions
 from redis.cluster import RedisCluster
 
-from stream_hash.errors import OutOfMemoryError, ServerRefusedError, ServerUnreachableError
+from stream_hash.errors import OutOfMemoryError, ServerRefusedError, ServerUnreachableError, UsageError
 
 # redis-py types every reply as a union with Awaitable, for its asyncio twin; the types of replies are
 # therefore stated where they are decoded, not here.
@@ -33,7 +33,8 @@ def connect(url: str, *, timeout_seconds: float = 10.0) -> Client:
     """A client for the server or cluster at `url`, checked.
 
     Raises ServerUnreachableError (exit code 4) when nothing usable answers, and ServerRefusedError when the
-    server evicts keys, is a replica, is older than Redis 7.0, or the URL switches certificate checks off.
+    server evicts keys, is a replica, is older than Redis 7.0, or the URL switches certificate checks off;
+    UsageError when the URL is none.
     """
     if re.search(r"ssl_cert_reqs=(none|optional)|ssl_check_hostname=(false|0|no)", url, re.IGNORECASE):
         raise ServerRefusedError(
@@ -42,11 +43,12 @@ def connect(url: str, *, timeout_seconds: float = 10.0) -> Client:
             remedy="name the authority instead: ?ssl_ca_certs=FILE",
         )
     with redis_errors(url):
-        client: Client = redis.Redis.from_url(
-            url, socket_timeout=timeout_seconds, socket_connect_timeout=timeout_seconds
-        )
-        greeting = _greeting(client)
-        if greeting.get("mode") == "cluster":
+        with url_errors(url):
+            client: Client = redis.Redis.from_url(
+                url, socket_timeout=timeout_seconds, socket_connect_timeout=timeout_seconds
+            )
+            hello = greeting(client)
+        if hello.get("mode") == "cluster":
             client.close()
             client = _cluster(url, timeout_seconds)
         _check(client, url)
@@ -62,7 +64,8 @@ def _cluster(url: str, timeout_seconds: float) -> RedisCluster:
     return RedisCluster.from_url(url, socket_timeout=timeout_seconds, socket_connect_timeout=timeout_seconds)
 
 
-def _greeting(client: Client) -> dict[str, Any]:
+def greeting(client: Client) -> dict[str, Any]:
+    """What a server says of itself to HELLO: `server`, `version`, `mode`, `role` and more."""
     reply = client.execute_command("HELLO")
     pairs = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=True)
     return {_text(key): _text(value) for key, value in pairs}
@@ -102,7 +105,21 @@ def _check(client: Client, url: str) -> None:
 
 def redacted(url: str) -> str:
     """`url` without its password, for messages."""
-    return re.sub(r"(://[^:@/]*):[^@/]*@", r"\1:***@", url)
+    return re.sub(r"(password=)[^&]*", r"\1***", re.sub(r"(://[^:@/]*):.*@", r"\1:***@", url))
+
+
+@contextlib.contextmanager
+def url_errors(url: str) -> Iterator[None]:
+    """Translate what redis-py raises for a URL that it cannot parse."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise UsageError(
+            f"the URL {redacted(url)} cannot be used",
+            # What could not be parsed may be a piece of a password.
+            why=str(error) if url == redacted(url) else "it does not parse: has its password a / or a %?",
+            remedy="write it as redis://HOST:PORT, rediss://HOST:PORT or unix:///PATH",
+        ) from error
 
 
 @contextlib.contextmanager
@@ -137,7 +154,7 @@ def redis_errors(url: str = "") -> Iterator[None]:
             why=str(error),
             remedy="start the embedded server with: stream-hash up, or name another with --url",
         ) from error
-    except exceptions.ResponseError as error:
+    except exceptions.RedisError as error:
         if "OOM" in str(error) or "used memory" in str(error):
             raise OutOfMemoryError(
                 f"{where} is out of memory", why=str(error), remedy="raise maxmemory, or delete items"
@@ -148,4 +165,6 @@ def redis_errors(url: str = "") -> Iterator[None]:
                 why=str(error),
                 remedy="set STREAM_HASH_URL to redis://USER:PASSWORD@HOST:PORT",
             ) from error
-        raise
+        raise ServerRefusedError(
+            f"{where} refuses what is asked of it", why=str(error), remedy="mend what it complains of, then try again"
+        ) from error

@@ -141,9 +141,9 @@ class Ledger:
         accepted, applied, dead = (int(count or 0) for count in counters)
         return Balance(accepted, applied, sum(map(int, sizes)), dead, len(sizes))
 
-    def dead_letters(self, limit: int = 100) -> list[DeadLetter]:
-        """Up to `limit` dead letters, oldest first."""
-        names = sorted(map(int, self._client.hkeys(self._keys.dead)))[:limit]
+    def dead_letters(self, limit: int = 100, *, after: int = 0) -> list[DeadLetter]:
+        """Up to `limit` dead letters whose sequence number is above `after`, oldest first."""
+        names = sorted(number for number in map(int, self._client.hkeys(self._keys.dead)) if number > after)[:limit]
         texts = self._client.hmget(self._keys.dead, names) if names else []
         return [_decode_letter(name, text) for name, text in zip(names, texts, strict=True) if text is not None]
 

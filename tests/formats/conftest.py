@@ -88,22 +88,22 @@ def pipe() -> Callable[..., io.BufferedReader]:
 def write(tmp_path: Path) -> Callable[..., Path]:
     """Writes vectors, with ids and labels where the format has them, and returns the path."""
 
-    def make(format: str, X: np.ndarray, ids: Any = None, labels: Any = None) -> Path:  # noqa: A002
-        path = tmp_path / f"items.{format}"
-        if format == "npy":
+    def make(kind: str, X: np.ndarray, ids: Any = None, labels: Any = None) -> Path:
+        path = tmp_path / f"items.{kind}"
+        if kind == "npy":
             np.save(path, X)
-        elif format == "npz":
+        elif kind == "npz":
             beside = {"ids": ids, "y": labels}
             np.savez_compressed(path, X=X, **{k: np.asarray(v) for k, v in beside.items() if v is not None})
-        elif format == "mat":
+        elif kind == "mat":
             beside = {"X": X, "ids": ids, "X_class": labels}
             variables = {k: np.asarray(v) for k, v in beside.items() if v is not None}
             scipy.io.savemat(path, variables, do_compression=True)
-        elif format == "fvecs":
+        elif kind == "fvecs":
             with path.open("wb") as file:
                 for row in X:
                     file.write(np.array([len(row)], "<i4").tobytes() + row.astype("<f4").tobytes())
-        elif format == "jsonl":
+        elif kind == "jsonl":
             with path.open("w") as file:
                 for at, row in enumerate(X.tolist()):
                     item = {"vector": row}

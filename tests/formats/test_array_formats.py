@@ -36,8 +36,8 @@ def matrices(dtypes):
     )
 
 
-def read_vectors(data: bytes, format: str, **options) -> np.ndarray:  # noqa: A002
-    parts = list(formats.read(io.BytesIO(data), format=format, **options))
+def read_vectors(data: bytes, kind: str, **options) -> np.ndarray:
+    parts = list(formats.read(io.BytesIO(data), format=kind, **options))
     assert not [part for part in parts if isinstance(part, formats.Rejected)]
     return np.concatenate([part.vectors for part in parts])
 
@@ -177,9 +177,9 @@ def test_members_that_are_not_asked_for_are_never_opened(whole):
         (np.zeros((1, 16_385)), "16,385 coordinates"),
     ],
 )
-@pytest.mark.parametrize("format", ["npy", "npz"])
-def test_what_is_no_array_of_vectors_is_refused_by_name(format, X, said, whole):
-    data = npz_bytes(X=X) if format == "npz" else npy_bytes(X)
+@pytest.mark.parametrize("kind", ["npy", "npz"])
+def test_what_is_no_array_of_vectors_is_refused_by_name(kind, X, said, whole):
+    data = npz_bytes(X=X) if kind == "npz" else npy_bytes(X)
     with pytest.raises(FormatError) as caught:
         whole(io.BytesIO(data))
     assert said in str(caught.value)
@@ -221,7 +221,7 @@ def test_ids_and_labels_must_be_as_many_as_the_vectors(what, whole):
 
 @pytest.mark.parametrize("values", [np.ones(2, bool), np.ones(2, complex), np.ones(2, "M8[D]")])
 def test_labels_that_are_neither_numbers_nor_text_are_refused(values, whole):
-    with pytest.raises(FormatError, match="the labels in .* are "):
+    with pytest.raises(FormatError, match=r"the labels in .* are "):
         whole(io.BytesIO(npz_bytes(X=np.eye(2), y=values)))
 
 
@@ -241,5 +241,5 @@ def test_fvecs_of_several_lengths_say_which_vector_differs(whole):
     def record(dimension: int) -> bytes:
         return np.array([dimension], "<i4").tobytes() + np.zeros(dimension, "<f4").tobytes()
 
-    with pytest.raises(FormatError, match="vector 2 of .* has 1 coordinates"):
+    with pytest.raises(FormatError, match=r"vector 2 of .* has 1 coordinates"):
         whole(io.BytesIO(record(3) * 2 + record(1) * 2), format="fvecs")

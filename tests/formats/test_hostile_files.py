@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.io
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream_hash import formats
@@ -34,13 +34,13 @@ def traced() -> Iterator[None]:
     tracemalloc.stop()
 
 
-def outcome(data: bytes, format: str) -> tuple[int, list[str], FormatError | None]:  # noqa: A002
+def outcome(data: bytes, kind: str) -> tuple[int, list[str], FormatError | None]:
     """How many items came, why rows were refused, and the error at the end, if any."""
     good, refused, raised = 0, [], None
     tracemalloc.reset_peak()
     before = tracemalloc.get_traced_memory()[0]
     try:
-        for part in formats.read(io.BytesIO(data), format=format):
+        for part in formats.read(io.BytesIO(data), format=kind):
             if isinstance(part, formats.Rejected):
                 refused.append(part.reason)
             else:
@@ -48,11 +48,12 @@ def outcome(data: bytes, format: str) -> tuple[int, list[str], FormatError | Non
                 assert np.isfinite(part.vectors).all()
                 good += len(part.ids)
     except FormatError as error:
-        assert error.why
-        assert error.remedy
-        assert len(str(error)) + len(error.why) < 1_000
         raised = error
     assert tracemalloc.get_traced_memory()[1] - before < MAX_ALLOCATED_BYTES
+    if raised is not None:
+        assert raised.why
+        assert raised.remedy
+        assert len(str(raised)) + len(raised.why) < 1_000
     return good, refused, raised
 
 
@@ -80,10 +81,20 @@ def zip_of(compression: int = zipfile.ZIP_DEFLATED, **members: bytes) -> bytearr
     return bytearray(file.getvalue())
 
 
-def patched(data: bytearray, offset: int, layout: str, value: int) -> bytes:
+def patched(data: bytearray, offset: int, layout: str, value: int, entry: bytes = b"PK\x01\x02") -> bytes:
     """`data` with one field of the first entry of the zip directory replaced."""
-    struct.pack_into(layout, data, data.index(b"PK\x01\x02") + offset, value)
+    struct.pack_into(layout, data, data.index(entry) + offset, value)
     return bytes(data)
+
+
+def npz_with(ids: bytes) -> bytes:
+    """Two good vectors with this array of ids."""
+    return bytes(zip_of(X=npy_of(np.eye(2)), ids=ids))
+
+
+def zip_claiming(member: bytes, size: int) -> bytes:
+    """An archive of one array whose directory claims another size for it."""
+    return patched(zip_of(X=member), 24, "<I", size)
 
 
 def element(kind: int, body: bytes, length: int | None = None) -> bytes:
@@ -153,23 +164,18 @@ HOSTILE: dict[str, tuple[str, Callable[[], bytes]]] = {
     "npz header smaller than its bomb": ("npz", lambda: bytes(zip_of(X=npy_file(header(), bytes(50_000_000))))),
     "npz declared smaller than its bomb": (
         "npz",
-        lambda: patched(
-            zip_of(X=npy_file(header("(2, 4)"), bytes(50_000_000))), 24, "<I", len(npy_file(header("(2, 4)"), bytes(32)))
-        ),
+        lambda: zip_claiming(npy_file(header("(2, 4)"), bytes(50_000_000)), len(npy_file(header("(2, 4)"))) + 32),
     ),
     "npz declared larger than it is": (
-        "npz", lambda: patched(zip_of(X=npy_file(header("(100, 2)"), bytes(16))), 24, "<I", len(npy_file(header("(100, 2)"))) + 800),
+        "npz", lambda: zip_claiming(npy_file(header("(100, 2)"), bytes(16)), len(npy_file(header("(100, 2)"))) + 800),
     ),
     "npz declared larger than deflate can": (
-        "npz", lambda: patched(zip_of(X=npy_file(header("(100000000, 2)"))), 24, "<I", 800_000_075),
+        "npz", lambda: zip_claiming(npy_file(header("(100000000, 2)")), 800_000_075),
     ),
-    "npz text not Unicode": (
-        "npz",
-        lambda: bytes(zip_of(X=npy_of(np.eye(2)), ids=npy_file(header("(2,)", "'<U1'"), b"\xff" * 8))),
-    ),
-    "npz text a gigabyte wide": ("npz", lambda: bytes(zip_of(X=npy_of(np.eye(2)), ids=npy_file(header("(2,)", "'<U250000000'"))))),
-    "npz text 80,000 bytes wide": ("npz", lambda: bytes(zip_of(X=npy_of(np.eye(2)), ids=npy_of(np.zeros(2, "U20000"))))),
-    "npz text of no bytes": ("npz", lambda: bytes(zip_of(X=npy_of(np.eye(2)), ids=npy_file(header("(2,)", "'<U0'"))))),
+    "npz text not Unicode": ("npz", lambda: npz_with(npy_file(header("(2,)", "'<U1'"), b"\xff" * 8))),
+    "npz text a gigabyte wide": ("npz", lambda: npz_with(npy_file(header("(2,)", "'<U250000000'")))),
+    "npz text 80,000 bytes wide": ("npz", lambda: npz_with(npy_of(np.zeros(2, "U20000")))),
+    "npz text of no bytes": ("npz", lambda: npz_with(npy_file(header("(2,)", "'<U0'")))),
     "npz wrong checksum": ("npz", lambda: patched(zip_of(X=npy_of(np.eye(2))), 16, "<I", 12345)),
     "npz encrypted": ("npz", lambda: patched(zip_of(X=npy_of(np.eye(2))), 8, "<H", 1)),
     "npz of an unknown method": ("npz", lambda: patched(zip_of(X=npy_of(np.eye(2))), 10, "<H", 97)),
@@ -177,16 +183,16 @@ HOSTILE: dict[str, tuple[str, Callable[[], bytes]]] = {
     "npz member beyond the end": ("npz", lambda: patched(zip_of(X=npy_of(np.eye(2))), 42, "<I", 2**31)),
     "npz local name of 60,000 bytes": (
         "npz",
-        lambda: (lambda data: data.__setitem__(slice(26, 28), struct.pack("<H", 60_000)) or bytes(data))(
-            zip_of(zipfile.ZIP_STORED, X=npy_of(np.eye(100)))
-        ),
+        lambda: patched(zip_of(zipfile.ZIP_STORED, X=npy_of(np.eye(100))), 26, "<H", 60_000, entry=b"PK\x03\x04"),
     ),
     "npz of a future version": ("npz", lambda: patched(zip_of(X=npy_of(np.eye(2))), 6, "<H", 999)),
     "npz directory of 4 GiB": (
         "npz", lambda: bytes(zip_of(X=b"")[:-22]) + struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, 1, 1, 2**32 - 2, 0, 0),
     ),
-    "npz of 30,000 members": ("npz", lambda: bytes(zip_of(**{f"a{at}": b"" for at in range(30_000)}))),
-    "npz with its vectors twice": ("npz", lambda: bytes(zip_of(X=npy_of(np.eye(2)), Y=npy_of(np.eye(2))).replace(b"Y.npy", b"X.npy"))),
+    "npz of 20,000 members": ("npz", lambda: bytes(zip_of(**{f"a{at}": b"" for at in range(20_000)}))),
+    "npz with its vectors twice": (
+        "npz", lambda: bytes(zip_of(X=npy_of(np.eye(2)), Y=npy_of(np.eye(2))).replace(b"Y.npy", b"X.npy")),
+    ),
     "npz of nothing": ("npz", lambda: bytes(zip_of())),
     "npz of text": ("npz", lambda: bytes(zip_of(X=b"hello"))),
     # mat
@@ -204,12 +210,15 @@ HOSTILE: dict[str, tuple[str, Callable[[], bytes]]] = {
         "mat", lambda: mat_file(element(14, mat_head()[:-16] + element(1, b"X", 2**32 - 16)), compress=True),
     ),
     "mat packed element of 4 GiB": (
-        "mat", lambda: mat_file(element(14, mat_head((6), (2**15, 2**14)) + element(9, b"", 2**32 - 8), 2**32 - 8), compress=True),
+        "mat",
+        lambda: mat_file(
+            element(14, mat_head(6, (2**15, 2**14)) + element(9, b"", 2**32 - 8), 2**32 - 8), compress=True
+        ),
     ),
     "mat bomb behind a small claim": (
         "mat", lambda: mat_file(element(14, mat_head() + VALUES) + bytes(50_000_000), compress=True),
     ),
-    "mat shape that its values do not fill": ("mat", lambda: mat_file(element(14, mat_head(shape=(2**30, 2)) + VALUES))),
+    "mat shape that is not filled": ("mat", lambda: mat_file(element(14, mat_head(shape=(2**30, 2)) + VALUES))),
     "mat negative shape": ("mat", lambda: mat_file(element(14, mat_head(shape=(-2, -2)) + VALUES))),
     "mat of 10,000 axes": ("mat", lambda: mat_file(element(14, mat_head(shape=(1,) * 10_000) + VALUES))),
     "mat of cells within cells": ("mat", lambda: mat_file(nested_cells(100_000))),
@@ -260,8 +269,8 @@ REFUSING: dict[str, tuple[str, Callable[[], bytes]]] = {
 
 @pytest.mark.parametrize("case", HOSTILE)
 def test_a_hostile_file_is_a_format_error_and_allocates_nothing_of_what_it_claims(case):
-    format_, make = HOSTILE[case]
-    good, refused, raised = outcome(make(), format_)
+    kind, make = HOSTILE[case]
+    good, refused, raised = outcome(make(), kind)
     assert raised is not None
     assert good == 0
     assert not refused
@@ -269,8 +278,8 @@ def test_a_hostile_file_is_a_format_error_and_allocates_nothing_of_what_it_claim
 
 @pytest.mark.parametrize("case", REFUSING)
 def test_a_hostile_line_is_refused_without_stopping_the_file(case):
-    format_, make = REFUSING[case]
-    good, refused, raised = outcome(make(), format_)
+    kind, make = REFUSING[case]
+    good, refused, raised = outcome(make(), kind)
     assert raised is None
     assert good == 0
     assert refused
@@ -299,9 +308,9 @@ def test_a_pickle_is_never_run(tmp_path):
 
 @pytest.mark.parametrize("order", ["False", "True"])
 def test_an_honest_archive_of_zeros_is_read_a_block_at_a_time(order):
-    data = bytes(zip_of(X=npy_file(header("(50000, 400)", order=order), bytes(80_000_000))))
+    data = bytes(zip_of(X=npy_file(header("(43000, 400)", order=order), bytes(68_800_000))))
     assert len(data) < 100_000
-    assert outcome(data, "npz") == (50_000, [], None)
+    assert outcome(data, "npz") == (43_000, [], None)
 
 
 @pytest.mark.parametrize("module", [npz, mat])
@@ -310,10 +319,10 @@ def test_an_archive_may_not_expand_beyond_the_bound(module, monkeypatch):
     file = io.BytesIO()
     scipy.io.savemat(file, {"X": X}, do_compression=True)
     data = file.getvalue() if module is mat else bytes(zip_of(X=npy_of(X)))
-    format_ = module.__name__.rpartition(".")[2]
-    assert outcome(data, format_)[0] == 1_000
+    kind = module.__name__.rpartition(".")[2]
+    assert outcome(data, kind)[0] == 1_000
     monkeypatch.setattr(module, "MAX_EXPANDED_BYTES", 399_999)
-    good, _, raised = outcome(data, format_)
+    good, _, raised = outcome(data, kind)
     assert good == 0
     assert "expands to 400," in str(raised)
 
@@ -370,16 +379,16 @@ def test_a_file_of_records_cut_anywhere_gives_whole_items_only(name):
         assert good or refused or raised
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.data())
-def test_changed_bytes_of_a_good_file_do_no_more_than_refuse_it(data):
-    name = data.draw(st.sampled_from(sorted(VALID)))
-    changed = bytearray(VALID[name])
-    for _ in range(data.draw(st.integers(1, 4))):
-        at = data.draw(st.integers(0, len(changed) - 1))
-        piece = data.draw(st.binary(min_size=1, max_size=4) | st.sampled_from([b"\xff" * 4, b"\0" * 4]))
-        changed[at : at + len(piece)] = piece
-    outcome(bytes(changed), name.split()[0])
+@pytest.mark.parametrize("name", VALID)
+def test_changed_bytes_of_a_good_file_do_no_more_than_refuse_it(name):
+    random = np.random.default_rng(0)
+    for _ in range(250):
+        changed = bytearray(VALID[name])
+        for _ in range(random.integers(1, 5)):
+            at = int(random.integers(len(changed)))
+            piece = (b"\xff" * 4, bytes(4), b"\0\0\0\x80", random.bytes(1), random.bytes(4), b"")[random.integers(6)]
+            changed[at : at + int(random.integers(5))] = piece
+        outcome(bytes(changed), name.split()[0])
 
 
 STARTS = {
@@ -392,13 +401,13 @@ STARTS = {
 }
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.sampled_from(FORMATS), st.booleans(), st.binary(max_size=2_000))
-def test_noise_does_no_more_than_be_refused(format_, started, noise):
-    outcome(STARTS[format_] * started + noise, format_)
+def test_noise_does_no_more_than_be_refused(kind, started, noise):
+    outcome(STARTS[kind] * started + noise, kind)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=300))
 def test_noise_in_a_header_or_a_packed_element_does_no_more_than_be_refused(noise):
     outcome(npy_file(noise, bytes(16)), "npy")

@@ -18,115 +18,115 @@ from stream_hash.errors import FormatError, UsageError
 from stream_hash.formats import opening, records, tables
 
 WITH_IDS = ("npz", "mat", "jsonl", "csv")
-every_format = pytest.mark.parametrize("format", formats.FORMATS)
-every_format_with_ids = pytest.mark.parametrize("format", WITH_IDS)
+every_format = pytest.mark.parametrize("kind", formats.FORMATS)
+every_format_with_ids = pytest.mark.parametrize("kind", WITH_IDS)
 
 
-@pytest.fixture
-def X() -> np.ndarray:
+@pytest.fixture(name="X")
+def matrix() -> np.ndarray:
     return np.random.default_rng(0).normal(size=(53, 6)).astype(np.float32)
 
 
 @every_format
-def test_vectors_come_back_bit_for_bit(format, X, write, whole):
-    read = whole(write(format, X))
+def test_vectors_come_back_bit_for_bit(kind, X, write, whole):
+    read = whole(write(kind, X))
     assert np.array_equal(read.vectors, X)
     assert not read.rejected
 
 
 @every_format
-def test_without_ids_the_row_numbers_are_the_ids(format, X, write, whole):
-    read = whole(write(format, X), chunk_items=10)
+def test_without_ids_the_row_numbers_are_the_ids(kind, X, write, whole):
+    read = whole(write(kind, X), chunk_items=10)
     assert read.ids == [str(row) for row in range(53)]
     assert read.labels == [None] * 53
     assert read.metadata == [None] * 53
 
 
 @every_format_with_ids
-def test_ids_and_labels_come_back_as_they_were_written(format, X, write, whole):
+def test_ids_and_labels_come_back_as_they_were_written(kind, X, write, whole):
     ids = [f"item {row}" for row in range(53)]
     numbers = [row % 3 for row in range(53)]
-    read = whole(write(format, X, ids, numbers))
+    read = whole(write(kind, X, ids, numbers))
     assert read.ids == ids
     assert read.labels == numbers
     assert {type(label) for label in read.labels} == {int}
     words = ["cat" if row % 2 else "Katze ü" for row in range(53)]
-    assert whole(write(format, X, ids, words)).labels == words
+    assert whole(write(kind, X, ids, words)).labels == words
 
 
 @every_format_with_ids
-def test_labels_can_be_left_out(format, X, write, whole):
-    path = write(format, X, labels=list(range(53)))
+def test_labels_can_be_left_out(kind, X, write, whole):
+    path = write(kind, X, labels=list(range(53)))
     read = whole(path, labels=False)
     assert read.labels == [None] * 53
     assert np.array_equal(read.vectors, X)
 
 
 @every_format_with_ids
-def test_whole_numbers_as_ids_become_text(format, X, write, whole):
-    assert whole(write(format, X, ids=list(range(100, 153)))).ids == [str(n) for n in range(100, 153)]
+def test_whole_numbers_as_ids_become_text(kind, X, write, whole):
+    assert whole(write(kind, X, ids=list(range(100, 153)))).ids == [str(n) for n in range(100, 153)]
 
 
 @every_format
 @pytest.mark.parametrize("chunk_items", [1, 10, 52, 53, 54])
-def test_chunks_hold_what_was_asked_for_and_the_last_the_rest(format, chunk_items, X, write, whole):
-    read = whole(write(format, X), chunk_items=chunk_items)
+def test_chunks_hold_what_was_asked_for_and_the_last_the_rest(kind, chunk_items, X, write, whole):
+    read = whole(write(kind, X), chunk_items=chunk_items)
     full, rest = divmod(53, chunk_items)
     assert read.sizes == [chunk_items] * full + [rest] * bool(rest)
     assert np.array_equal(read.vectors, X)
 
 
 @every_format
-def test_a_chunk_of_long_vectors_keeps_its_bytes_bounded(format, X, write, whole, monkeypatch):
+def test_a_chunk_of_long_vectors_keeps_its_bytes_bounded(kind, X, write, whole, monkeypatch):
     for module in (tables, formats.gather):
         monkeypatch.setattr(module, "MAX_CHUNK_BYTES", 10 * 6 * 4)
-    assert whole(write(format, X)).sizes == [10, 10, 10, 10, 10, 3]
+    assert whole(write(kind, X)).sizes == [10, 10, 10, 10, 10, 3]
 
 
 @every_format
 @pytest.mark.parametrize("limit", [1, 10, 53, 1_000])
-def test_a_limit_reads_the_first_rows(format, limit, X, write, whole):
-    read = whole(write(format, X), limit=limit, chunk_items=7)
+def test_a_limit_reads_the_first_rows(kind, limit, X, write, whole):
+    read = whole(write(kind, X), limit=limit, chunk_items=7)
     assert np.array_equal(read.vectors, X[:limit])
 
 
 @every_format
-def test_a_limit_counts_refused_rows_too(format, X, write, whole):
+def test_a_limit_counts_refused_rows_too(kind, X, write, whole):
     X[1, 2] = np.inf
-    read = whole(write(format, X), limit=3)
+    read = whole(write(kind, X), limit=3)
     assert read.ids == ["0", "2"]
     assert len(read.rejected) == 1
 
 
 @every_format
 @pytest.mark.parametrize("at_most", [1, 7, 100_000])
-def test_a_stream_that_cannot_seek_reads_like_the_file(format, at_most, X, write, whole, pipe):
-    stream = pipe(write(format, X).read_bytes(), at_most)
-    assert np.array_equal(whole(stream, format=format).vectors, X)
+def test_a_stream_that_cannot_seek_reads_like_the_file(kind, at_most, X, write, whole, pipe):
+    stream = pipe(write(kind, X).read_bytes(), at_most)
+    assert np.array_equal(whole(stream, format=kind).vectors, X)
     assert not stream.closed
 
 
-@pytest.mark.parametrize("format", ["npy", "npz", "mat", "jsonl"])
-def test_a_stream_tells_its_format_by_its_first_bytes(format, X, write, whole, pipe):
-    data = write(format, X).read_bytes()
+@pytest.mark.parametrize("kind", ["npy", "npz", "mat", "jsonl"])
+def test_a_stream_tells_its_format_by_its_first_bytes(kind, X, write, whole, pipe):
+    data = write(kind, X).read_bytes()
     assert np.array_equal(whole(pipe(data, 1)).vectors, X)
     assert np.array_equal(whole(io.BytesIO(data)).vectors, X)
 
 
 @every_format
-def test_a_stream_is_read_from_where_it_stands(format, X, write, whole):
-    stream = io.BytesIO(b"before" + write(format, X).read_bytes())
+def test_a_stream_is_read_from_where_it_stands(kind, X, write, whole):
+    stream = io.BytesIO(b"before" + write(kind, X).read_bytes())
     stream.seek(6)
-    assert np.array_equal(whole(stream, format=format).vectors, X)
+    assert np.array_equal(whole(stream, format=kind).vectors, X)
 
 
-@pytest.mark.parametrize("format", ["npz", "jsonl"])
-def test_real_standard_input_is_read(format, X, write):
+@pytest.mark.parametrize("kind", ["npz", "jsonl"])
+def test_real_standard_input_is_read(kind, X, write):
     code = (
         "import sys; from stream_hash.formats import read_queries\n"
         "ids, X = read_queries(sys.stdin.buffer); print(len(ids), X.shape)"
     )
-    sent = write(format, X).read_bytes()
+    sent = write(kind, X).read_bytes()
     done = subprocess.run([sys.executable, "-c", code], input=sent, capture_output=True, check=True)
     assert done.stdout == b"53 (53, 6)\n"
 
@@ -145,20 +145,23 @@ def test_a_line_is_handed_on_before_the_stream_ends(whole):
         assert next(parts).ids == ["2"]
 
 
-@every_format
 @pytest.mark.parametrize(
-    ("value", "said"), [(np.nan, "is nan"), (np.inf, "is inf"), (-np.inf, "is -inf"), (1e300, "is 1e+300")]
+    ("kind", "value", "said"),
+    [
+        (kind, value, said)
+        for kind in formats.FORMATS
+        for value, said in ((np.nan, "is nan"), (np.inf, "is inf"), (-np.inf, "is -inf"), (1e300, "is 1e+300"))
+        if not (kind == "fvecs" and value == 1e300)  # float32 has no such number
+    ],
 )
-def test_a_row_that_is_not_finite_in_float32_is_refused_and_the_others_live(format, value, said, X, write, whole):
-    if format == "fvecs" and value == 1e300:
-        pytest.skip("fvecs has no such number")
+def test_a_row_that_is_not_finite_in_float32_is_refused_and_the_others_live(kind, value, said, X, write, whole):
     Y = X.astype(np.float64)
     Y[7, 4] = value
-    read = whole(write(format, Y), chunk_items=20)
+    read = whole(write(kind, Y), chunk_items=20)
     assert len(read.rejected) == 1
     ((where, reason),) = read.rejected.items()
-    assert where == {"jsonl": "line 8", "csv": "line 9"}.get(format, "row 7")
-    if format == "jsonl" and not abs(value) < np.inf:
+    assert where == {"jsonl": "line 8", "csv": "line 9"}.get(kind, "row 7")
+    if kind == "jsonl" and not abs(value) < np.inf:
         assert "JSON has no such number" in reason
     else:
         assert reason.startswith("coordinate 4 ")
@@ -168,33 +171,33 @@ def test_a_row_that_is_not_finite_in_float32_is_refused_and_the_others_live(form
 
 
 @every_format_with_ids
-def test_a_repeated_id_is_refused_and_says_where_the_first_stands(format, X, write, whole):
+def test_a_repeated_id_is_refused_and_says_where_the_first_stands(kind, X, write, whole):
     ids = [f"item{row}" for row in range(53)]
     ids[40] = "item3"
-    read = whole(write(format, X, ids), chunk_items=10)
-    first, second = {"jsonl": ("line 4", "line 41"), "csv": ("line 5", "line 42")}.get(format, ("row 3", "row 40"))
+    read = whole(write(kind, X, ids), chunk_items=10)
+    first, second = {"jsonl": ("line 4", "line 41"), "csv": ("line 5", "line 42")}.get(kind, ("row 3", "row 40"))
     assert read.rejected == {second: f"id 'item3' already stood at {first}"}
     assert len(read.ids) == 52
 
 
 @every_format_with_ids
-def test_the_id_of_a_refused_row_is_free_again(format, X, write, whole):
+def test_the_id_of_a_refused_row_is_free_again(kind, X, write, whole):
     Y = X.astype(np.float64)
     Y[3] = 1e300
     ids = [f"item{row}" for row in range(53)]
     ids[40] = "item3"
-    read = whole(write(format, Y, ids))
+    read = whole(write(kind, Y, ids))
     assert len(read.rejected) == 1
     assert "item3" in read.ids
 
 
 @every_format_with_ids
-def test_an_id_or_label_over_a_limit_refuses_its_row(format, X, write, whole):
+def test_an_id_or_label_over_a_limit_refuses_its_row(kind, X, write, whole):
     ids = [f"item{row}" for row in range(53)]
     ids[5] = "x" * 129
     labels = ["cat"] * 53
     labels[6] = "y" * 1_100
-    read = whole(write(format, X, ids, labels))
+    read = whole(write(kind, X, ids, labels))
     id_reason, label_reason = read.rejected.values()
     assert "129 bytes long" in id_reason
     assert "the limit is 1024" in label_reason
@@ -202,29 +205,29 @@ def test_an_id_or_label_over_a_limit_refuses_its_row(format, X, write, whole):
 
 
 @every_format_with_ids
-def test_a_missing_label_is_none(format, X, write, whole):
+def test_a_missing_label_is_none(kind, X, write, whole):
     labels = np.arange(53.0)
     labels[2] = np.nan
     stored = labels
-    if format == "jsonl":
+    if kind == "jsonl":
         stored = [None if np.isnan(v) else v for v in labels]
-    read = whole(write(format, X, labels=stored))
+    read = whole(write(kind, X, labels=stored))
     assert read.labels == [0, 1, None, *range(3, 53)]
     assert {type(label) for label in read.labels} == {int, type(None)}
 
 
-@pytest.mark.parametrize("format", ["npz", "mat", "jsonl"])
-def test_a_fractional_label_refuses_its_row(format, X, write, whole):
+@pytest.mark.parametrize("kind", ["npz", "mat", "jsonl"])
+def test_a_fractional_label_refuses_its_row(kind, X, write, whole):
     labels = np.arange(53.0)
     labels[2] = 1.5
-    read = whole(write(format, X, labels=labels.tolist()))
+    read = whole(write(kind, X, labels=labels.tolist()))
     assert len(read.ids) == 52
     assert "a label is 1.5" in next(iter(read.rejected.values()))
 
 
 @every_format
-def test_an_abandoned_reader_closes_its_file(format, X, write):
-    parts = formats.read(write(format, X), chunk_items=1)
+def test_an_abandoned_reader_closes_its_file(kind, X, write):
+    parts = formats.read(write(kind, X), chunk_items=1)
     next(parts)
     parts.close()  # the test settings turn a ResourceWarning into a failure
     with pytest.raises(StopIteration):
@@ -232,9 +235,10 @@ def test_an_abandoned_reader_closes_its_file(format, X, write):
 
 
 @every_format
-def test_memory_does_not_grow_with_the_file(format, write, whole, monkeypatch):
-    X = np.random.default_rng(1).normal(size=(20_000, 50)).astype(np.float32)
-    path = write(format, X)
+def test_memory_does_not_grow_with_the_file(kind, write, whole, monkeypatch):
+    rows = 4_000 if kind in ("jsonl", "csv") else 40_000
+    X = np.random.default_rng(1).normal(size=(rows, 50)).astype(np.float32)
+    path = write(kind, X)
     for module in (tables, formats.gather):
         monkeypatch.setattr(module, "MAX_CHUNK_BYTES", 200_000)
     for module in (opening, formats.npz, formats.mat, formats.inflated):
@@ -243,19 +247,18 @@ def test_memory_does_not_grow_with_the_file(format, write, whole, monkeypatch):
     monkeypatch.setattr(opening, "MAX_MEMORY_SPOOL_BYTES", 65_536)
     next(formats.read(path))  # imports and caches are not the reader's
     tracemalloc.start()
-    rows = sum(len(part.ids) for part in formats.read(path, limit=3_000 if format in ("jsonl", "csv") else None))
+    assert sum(len(part.ids) for part in formats.read(path)) == rows
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert rows >= 3_000
-    assert peak < 2_000_000  # the vectors alone are 4,000,000
+    assert peak < 2_000_000  # the file is 4 MB of text or 8 MB of vectors
 
 
 @every_format
-def test_a_missing_file_a_folder_and_a_forbidden_file_say_so(format, tmp_path, monkeypatch, whole):
+def test_a_missing_file_a_folder_and_a_forbidden_file_say_so(kind, tmp_path, monkeypatch, whole):
     cases = {"does not exist": tmp_path / "none", "is a directory": tmp_path}
     for what, path in cases.items():
         with pytest.raises(FormatError, match=what) as caught:
-            whole(path, format=format)
+            whole(path, format=kind)
         assert str(path) in str(caught.value)
         assert caught.value.why
         assert caught.value.remedy
@@ -265,7 +268,7 @@ def test_a_missing_file_a_folder_and_a_forbidden_file_say_so(format, tmp_path, m
 
     monkeypatch.setattr(Path, "open", forbidden)
     with pytest.raises(FormatError, match="may not be read"):
-        whole(tmp_path / "secret", format=format)
+        whole(tmp_path / "secret", format=kind)
 
 
 def test_a_path_that_is_none_and_a_disk_that_fails_are_format_errors(whole):
@@ -276,7 +279,7 @@ def test_a_path_that_is_none_and_a_disk_that_fails_are_format_errors(whole):
         def readable(self) -> bool:
             return True
 
-        def readinto(self, buffer: object) -> int:
+        def readinto(self, _: object) -> int:
             raise OSError(5, "Input/output error")
 
     with pytest.raises(FormatError, match="cannot be read") as caught:
@@ -285,10 +288,10 @@ def test_a_path_that_is_none_and_a_disk_that_fails_are_format_errors(whole):
 
 
 @every_format
-def test_an_empty_file_holds_no_vectors(format, tmp_path, whole):
+def test_an_empty_file_holds_no_vectors(kind, tmp_path, whole):
     path = tmp_path / "empty"
     path.touch()
-    for options in ({"format": format}, {}):
+    for options in ({"format": kind}, {}):
         with pytest.raises(FormatError):
             whole(path, **options)
 
@@ -317,18 +320,18 @@ def test_a_stream_longer_than_the_bound_is_refused(monkeypatch, pipe, whole):
 
 
 @every_format
-def test_queries_are_read_whole(format, X, write):
-    ids, vectors = formats.read_queries(write(format, X))
+def test_queries_are_read_whole(kind, X, write):
+    ids, vectors = formats.read_queries(write(kind, X))
     assert ids == [str(row) for row in range(53)]
     assert np.array_equal(vectors, X)
-    assert formats.read_queries(write(format, X), limit=2)[1].shape == (2, 6)
+    assert formats.read_queries(write(kind, X), limit=2)[1].shape == (2, 6)
 
 
 @every_format
-def test_the_first_refused_query_stops_them_all(format, X, write):
+def test_the_first_refused_query_stops_them_all(kind, X, write):
     X[9, 0] = np.nan
     with pytest.raises(FormatError, match=r"(row 9|line 1[01]) of .* is no vector") as caught:
-        formats.read_queries(write(format, X))
+        formats.read_queries(write(kind, X))
     assert caught.value.why
     assert caught.value.remedy
 

@@ -23,12 +23,12 @@ def jsonl(*items: object) -> io.BytesIO:
     return io.BytesIO("".join(json.dumps(item) + "\n" for item in items).encode())
 
 
-def reasons(whole, data: bytes | str, format: str) -> dict[str, str]:  # noqa: A002
+def reasons(whole, data: bytes | str, kind: str) -> dict[str, str]:
     """Why the lines of `data` are refused; one good line is put after it, which must live."""
     text = data.encode() if isinstance(data, str) else data
-    good = b'{"id": "good", "vector": [1, 2]}' if format == "jsonl" else b"good,1,2"
-    head = b"" if format == "jsonl" else b"id,v0,v1\n"
-    read = whole(io.BytesIO(head + text + b"\n" + good + b"\n"), format=format)
+    good = b'{"id": "good", "vector": [1, 2]}' if kind == "jsonl" else b"good,1,2"
+    head = b"" if kind == "jsonl" else b"id,v0,v1\n"
+    read = whole(io.BytesIO(head + text + b"\n" + good + b"\n"), format=kind)
     assert read.ids == ["good"]
     assert read.vectors.tolist() == [[1, 2]]
     return read.rejected
@@ -143,27 +143,25 @@ def test_labels_that_are_left_out_are_not_looked_at(whole):
     assert whole(io.BytesIO(b"label,a\n" + b"x" * 2_000 + b",1\n"), format="csv", labels=False).labels == [None]
 
 
-@pytest.mark.parametrize("format", ["jsonl", "csv"])
-def test_the_first_good_vector_fixes_the_dimension(format, whole):
-    if format == "jsonl":
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_the_first_good_vector_fixes_the_dimension(kind, whole):
+    if kind == "jsonl":
         file = jsonl({"vector": [1e300]}, {"vector": [1, 2]}, {"vector": [1, 2, 3]}, {"vector": [3, 4]})
     else:
         file = io.BytesIO(b"nan\n1,2\n1,2,3\n3,4\n")
-    read = whole(file, format=format)
+    read = whole(file, format=kind)
     assert read.vectors.tolist() == [[1, 2], [3, 4]]
     assert list(read.rejected) == ["line 1", "line 3"]
     assert read.rejected["line 3"] == "its vector has 3 coordinates and the first good one has 2"
 
 
-@pytest.mark.parametrize("format", ["jsonl", "csv"])
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
-def test_a_byte_order_mark_and_windows_line_ends_are_accepted(format, end, whole):
+def test_a_byte_order_mark_and_windows_line_ends_are_accepted(kind, end, whole):
     rows = (
-        [b'{"id": "a", "vector": [1]}', b'{"id": "b", "vector": [2]}']
-        if format == "jsonl"
-        else [b"id,v", b"a,1", b"b,2"]
+        [b'{"id": "a", "vector": [1]}', b'{"id": "b", "vector": [2]}'] if kind == "jsonl" else [b"id,v", b"a,1", b"b,2"]
     )
-    read = whole(io.BytesIO(b"\xef\xbb\xbf" + end.join(rows)), format=format)
+    read = whole(io.BytesIO(b"\xef\xbb\xbf" + end.join(rows)), format=kind)
     assert read.ids == ["a", "b"]
 
 

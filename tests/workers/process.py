@@ -30,6 +30,7 @@ class Context:
         self.gates = gates
 
     def apply(self, index: str, batch: str) -> None:
+        assert index == "items"
         self.client.rpush("begun", batch)
         while not (self.gates / batch).exists():
             time.sleep(0.01)

@@ -157,7 +157,7 @@ def test_a_batch_whose_worker_is_killed_is_done_by_another_process(fleet: Fleet)
     fleet.open("b1", "b2")
     fleet.wait_done("b1", "b2")
     assert fleet.noted("begun").count("b1") == 2
-    assert victim not in fleet.busy()
+    assert gone(victim)
     fleet.assert_queue_is_empty()
 
 

@@ -1,0 +1,164 @@
+"""create, status, verify: an index as a whole."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from stream_hash import formats
+from stream_hash.cli.options import format_option, json_option, opened, server_options
+from stream_hash.cli.output import json_line, line, note, pairs, table
+from stream_hash.client import Index
+from stream_hash.environment import Environment
+from stream_hash.service.connections import embedded_url
+from stream_hash.service.status import server_status
+from stream_hash.settings import IndexSettings, Metric, VectorType
+from stream_hash.storage.connection import redacted
+
+_DEFAULTS = IndexSettings(1)
+
+
+@click.command(short_help="Create an index.")
+@click.argument("name")
+@click.option("--dim", type=int, required=True, help="Coordinates of a vector.")
+@click.option("--bits", type=int, default=_DEFAULTS.bits, show_default=True, help="Hyperplanes a table, 1 to 62.")
+@click.option("--tables", type=int, default=_DEFAULTS.tables, show_default=True, help="Independent hash tables.")
+@click.option("--metric", type=click.Choice(["cosine", "l2", "inner"]), default=_DEFAULTS.metric, show_default=True)
+@click.option("--dtype", type=click.Choice(["float32", "float16"]), default=_DEFAULTS.dtype, show_default=True)
+@click.option("--partitions", type=int, default=_DEFAULTS.partitions, show_default=True, help="One hash slot each.")
+@click.option("--seed", type=int, default=_DEFAULTS.seed, show_default=True, help="Of the first hyperplanes.")
+@click.option(
+    "--sample",
+    type=click.Path(path_type=Path),
+    help="File of vectors whose mean is frozen in the first generation. [default: the first batch]",
+)
+@format_option
+@json_option
+@server_options
+def create(
+    environment: Environment,
+    name: str,
+    dim: int,
+    bits: int,
+    tables: int,
+    metric: Metric,
+    dtype: VectorType,
+    partitions: int,
+    seed: int,
+    sample: Path | None,
+    format_: str,
+    as_json: bool,
+) -> None:
+    """Create an index.
+
+    One that exists with the same settings is left as it is; with other settings that is an error.
+
+    \b
+    Example:
+      stream-hash create photos --dim 512 --bits 14 --sample some.npy
+    """
+    settings = IndexSettings(dim, bits, tables, metric, dtype, partitions, seed)
+    vectors = formats.read_queries(sample, format=format_)[1] if sample else None
+    connections = opened(environment)
+    stood = name in Index.names(connections)
+    index = Index.create(name, settings, connections, sample=vectors)
+    if as_json:
+        json_line({"index": name, "created": not stood, **asdict(index.settings)})
+    elif stood:
+        line(f"index {name!r} exists already, with these settings")
+    else:
+        line(f"created index {name!r}: {dim} dimensions, {bits} bits, {tables} table{'s' * (tables > 1)}, {metric}")
+    if stood and sample and index.status()["generation"]:
+        note("the sample is not used: the first generation stands already")
+
+
+@click.command(short_help="Show the server, or one index.")
+@click.argument("name", required=False)
+@json_option
+@server_options
+def status(environment: Environment, name: str | None, as_json: bool) -> None:
+    """Show the server, its workers and its indexes; or, given a NAME, one index.
+
+    \b
+    Example:
+      stream-hash status
+      stream-hash status photos --json
+    """
+    connections = opened(environment)
+    if name is not None:
+        _print_index(Index(name, connections).status(), as_json)
+        return
+    url = redacted(environment.url or embedded_url(environment))
+    found = server_status(connections)
+    found["server"] = {"url": url, **found["server"]}
+    if as_json:
+        json_line(found)
+    else:
+        _print_server(found)
+
+
+def _print_index(found: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        json_line(found)
+        return
+    generations = found.pop("generations")
+    building = found.pop("building")
+    rows = [(key.replace("_", " "), value) for key, value in found.items()]
+    pairs([*rows, ("building", ", ".join(map(str, building)) or "-")])
+    if generations:
+        line("")
+        table(["generation", "kind", "created", "sha256"], [_generation(record) for record in generations])
+
+
+def _generation(record: dict[str, Any]) -> list[object]:
+    from datetime import UTC, datetime
+
+    created = datetime.fromtimestamp(record["created"], UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return [record["generation"], record["kind"], created, record["sha256"][:12]]
+
+
+def _print_server(found: dict[str, Any]) -> None:
+    server, workers = found["server"], found["workers"]
+    most = server["max_memory_bytes"]
+    busy = sum(worker["state"] == "busy" for worker in workers)
+    pairs(
+        [
+            ("server", server["url"]),
+            ("engine", f"{server['engine']} {server['version']}, {server['mode']}"),
+            ("memory", f"{server['memory_bytes'] / 1e6:.1f} MB" + (f" of {most / 1e6:.1f} MB" if most else "")),
+            ("workers", f"{len(workers)} alive, {busy} busy"),
+            ("queued", f"{found['queued']} batches"),
+        ]
+    )
+    keys = ("index", "items", "dimension", "bits", "tables", "metric", "generation", "pending", "dead")
+    if found["indexes"]:
+        line("")
+        table(keys, [[index[key] for key in keys] for index in found["indexes"]])
+    else:
+        line("no index yet: stream-hash create NAME --dim D")
+
+
+@click.command(short_help="Check every invariant of an index.")
+@click.argument("name")
+@json_option
+@server_options
+def verify(environment: Environment, name: str, as_json: bool) -> int:
+    """Check every invariant of an index; it may be written meanwhile. Exit code 1 when one is broken.
+
+    \b
+    Example:
+      stream-hash verify photos
+    """
+    report = Index(name, opened(environment)).verify()
+    if as_json:
+        json_line(
+            {"index": name, "items": report.items, "buckets": report.buckets, "violations": report.violations}
+        )
+    else:
+        line(f"{report.items} items in {report.buckets} buckets, {len(report.violations)} violations")
+        for violation in report.violations:
+            line(f"- {violation}")
+    return 0 if report.clean else 1

@@ -1,0 +1,66 @@
+"""The options that commands share, and opening the server they name."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from stream_hash.environment import Environment, read_environment
+from stream_hash.errors import UsageError
+
+if TYPE_CHECKING:
+    from stream_hash.service.connections import Connections
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+
+data_dir_option = click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Directory of the embedded server. [default: STREAM_HASH_DATA_DIR, else ~/.local/share/stream-hash]",
+)
+
+format_option = click.option(
+    "--format",
+    "format_",
+    default="auto",
+    show_default=True,
+    metavar="FORMAT",
+    help="npy, npz, mat, fvecs, jsonl or csv; auto goes by the name, else by the first bytes.",
+)
+
+
+def server_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """--url, --broker-url and --data-dir, handed to the command as one `environment`."""
+
+    @functools.wraps(function)
+    def call(*args: Any, url: str | None, broker_url: str | None, data_dir: Path | None, **others: Any) -> Any:
+        environment = read_environment(url=url, broker_url=broker_url, data_dir=data_dir)
+        if data_dir is not None and environment.url is not None:
+            raise UsageError(
+                f"--data-dir is given, but {environment.url_source} names a server",
+                why="a data directory has a server of its own, and one of the two would be ignored",
+                remedy=f"leave out --data-dir, or {environment.url_source}",
+            )
+        return function(*args, environment=environment, **others)
+
+    options = [
+        click.option("--url", help="Server or cluster. [default: STREAM_HASH_URL, else REDIS_URL, else embedded]"),
+        click.option("--broker-url", help="Server of the queue, if it is another one."),
+        data_dir_option,
+    ]
+    for option in reversed(options):
+        call = option(call)
+    return call
+
+
+def opened(environment: Environment) -> Connections:
+    """Connections to the server of `environment`. Raises ServerUnreachableError, ServerRefusedError."""
+    from stream_hash.service.connections import Connections
+
+    return Connections.of(environment)

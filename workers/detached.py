@@ -1,0 +1,214 @@
+"""The hash workers of a data directory: a supervisor that belongs to the directory, not to whoever started it.
+
+It holds, beside the embedded server's own files::
+
+    workers.lock   locked by the supervisor as long as it lives; empty, never deleted
+    worker.sock    where it says who it is, and is told to stop (as long a name as the server's socket has)
+    workers.log    what it and its workers say; workers.log.previous is of the fleet before
+
+Rules
+1. *The lock is the fleet.* A starter takes `flock` on it and hands the open descriptor on, so of many that
+   race one starts a fleet and the others see it answer. Workers do not inherit it: it is free as soon as the
+   supervisor is gone, and what it left behind ends by itself (supervisor.py, rule 4).
+2. Looking takes a shared lock, starting an exclusive one: those who look never keep each other from seeing
+   that nobody is there.
+3. Nobody sends a signal to a number read from a file, which may be another process by now, or one of another
+   container. A supervisor is asked through its socket, and signals itself.
+4. It has a session of its own (Ctrl-C reaches a terminal's whole process group), no parent and none of the
+   starter's pipes. URLs reach it and its workers by the environment: others can read a command line.
+5. Each is started with -P: a folder called `workers` where the user happens to stand is not ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from stream_hash.errors import StreamHashError
+from workers.supervisor import GRACE_SECONDS, PIPE_VARIABLE, Supervisor
+
+POLL_SECONDS: Final = 0.02
+ANSWER_SECONDS: Final = 5.0
+LOG_LINES: Final = 5
+
+_PYTHON: Final = (sys.executable, "-P", "-m")
+
+
+@dataclass(frozen=True)
+class FleetStatus:
+    """A running fleet. pid : of its supervisor. processes : how many workers it keeps alive."""
+
+    pid: int
+    processes: int
+
+
+class Fleet:
+    """The workers of one data directory, which exists; any number of these objects may share it."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory.absolute()
+        self._lock = self._directory / "workers.lock"
+        self._socket = self._directory / "worker.sock"
+        self.log = self._directory / "workers.log"
+
+    def start(
+        self, processes: int, url: str, broker_url: str | None = None, *, timeout_seconds: float = 15.0
+    ) -> FleetStatus:
+        """Have the fleet running; one that runs already is left as it is, whatever its size.
+
+        Raises StreamHashError when its supervisor does not start or does not answer in time.
+        """
+        deadline = time.monotonic() + timeout_seconds
+        launched = False
+        while True:
+            status = self.status()
+            if status is not None:
+                return status
+            with self._locked(fcntl.LOCK_EX) as lock:
+                if lock is not None:
+                    if launched:
+                        raise self._failure("the supervisor of the workers ended as soon as it was started")
+                    self._launch(lock, processes, url, broker_url or url)
+                    launched = True
+            if time.monotonic() >= deadline:
+                raise self._failure(f"the supervisor of the workers does not answer after {timeout_seconds:g} s")
+            time.sleep(POLL_SECONDS)
+
+    def stop(self, *, timeout_seconds: float = GRACE_SECONDS + 15.0) -> bool:
+        """Have the workers finish their jobs and end; whether there were any.
+
+        Raises StreamHashError when the supervisor is still there after `timeout_seconds`.
+        """
+        deadline = time.monotonic() + timeout_seconds
+        stopping: int | None = None
+        while not self._is_free():
+            status = self._ask(b"status" if stopping else b"stop")
+            if stopping and status and status.pid != stopping:
+                return True  # it ended, and somebody has started the next one since
+            if status:
+                stopping = status.pid
+            if time.monotonic() >= deadline:
+                raise self._failure(f"the workers have not ended after {timeout_seconds:g} s")
+            time.sleep(POLL_SECONDS)
+        return stopping is not None
+
+    def status(self) -> FleetStatus | None:
+        """The running fleet; None when there is none, or it is only just starting or ending."""
+        return self._ask(b"status")
+
+    def last_words(self) -> str:
+        """The last lines of the log."""
+        with contextlib.suppress(FileNotFoundError):
+            return "\n".join(self.log.read_text(errors="replace").splitlines()[-LOG_LINES:])
+        return ""
+
+    def _ask(self, word: bytes) -> FleetStatus | None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
+            asking.settimeout(ANSWER_SECONDS)
+            try:
+                asking.connect(str(self._socket))
+                asking.sendall(word)
+                answer = asking.makefile().read()
+            except OSError:
+                return None
+        with contextlib.suppress(ValueError):
+            return FleetStatus(**json.loads(answer))
+        return None
+
+    @contextlib.contextmanager
+    def _locked(self, kind: int) -> Iterator[int | None]:
+        """The descriptor of the lock, or None when somebody else's keeps us from having it (rule 2)."""
+        descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            try:
+                fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+                held = True
+            except BlockingIOError:
+                held = False
+            yield descriptor if held else None
+        finally:
+            os.close(descriptor)
+
+    def _is_free(self) -> bool:
+        if not self._lock.exists():
+            return True
+        with self._locked(fcntl.LOCK_SH) as lock:
+            return lock is not None
+
+    def _launch(self, lock: int, processes: int, url: str, broker_url: str) -> None:
+        if self.log.exists():
+            self.log.replace(self.log.with_name("workers.log.previous"))
+        environment = {**os.environ, "STREAM_HASH_URL": url, "STREAM_HASH_BROKER_URL": broker_url}
+        # What this process imports from, wherever the child works; without it, -P would hide a source tree.
+        environment["PYTHONPATH"] = os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path)
+        environment.pop(PIPE_VARIABLE, None)
+        with self.log.open("wb") as log:
+            launcher = subprocess.run(  # noqa: S603 - our own module, and no shell reads the command
+                [*_PYTHON, "workers.detached", str(self._socket), str(processes)],
+                check=False,
+                cwd=self._directory,
+                env=environment,
+                pass_fds=[lock],
+                start_new_session=True,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        if launcher.returncode != 0:
+            raise self._failure("the supervisor of the workers cannot be started")
+
+    def _failure(self, what: str) -> StreamHashError:
+        last = self.last_words()
+        return StreamHashError(
+            f"{what} in {self._directory}",
+            why=f"its log ends with:\n{last}" if last else "it left no log",
+            remedy=f"mend what {self.log} says; what holds the lock is shown by: lsof {shlex.quote(str(self._lock))}",
+        )
+
+
+def main(socket_path: str, processes: int) -> int:
+    """The supervisor itself. Its starter's lock is open already, and stays so until this process ends."""
+    if os.fork():
+        os._exit(0)  # the starter waits for this one, and nobody for the other
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    Path(socket_path).unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(socket_path)
+        listener.listen()
+        supervisor = Supervisor([*_PYTHON, "workers.hash_worker"], processes)
+        status = FleetStatus(os.getpid(), processes)
+        threading.Thread(target=_answer, args=(listener, asdict(status)), name="answers", daemon=True).start()
+        code = supervisor.run()
+        Path(socket_path).unlink(missing_ok=True)
+    return code
+
+
+def _answer(listener: socket.socket, status: dict[str, Any]) -> None:
+    """Tell everyone who asks what runs here; the first to say stop is obeyed."""
+    stopping = False
+    while True:
+        with contextlib.suppress(OSError), listener.accept()[0] as connection:
+            connection.settimeout(ANSWER_SECONDS)
+            word = connection.recv(16)
+            connection.sendall(json.dumps(status).encode())
+            if word == b"stop" and not stopping:
+                stopping = True  # a second signal would not let the workers finish their jobs
+                os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], int(sys.argv[2])))
