@@ -53,9 +53,7 @@ def load_dataset(path: Path | None, items: int | None = None) -> Dataset:
     queries, training, database = _split(len(vectors))
     database = database[:items]
     held_out = np.concatenate([queries, training])
-    return Dataset(
-        source, vectors[database], labels[database], vectors[training], vectors[held_out], labels[held_out]
-    )
+    return Dataset(source, vectors[database], labels[database], vectors[training], vectors[held_out], labels[held_out])
 
 
 def gist_like(rng: np.random.Generator, count: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:

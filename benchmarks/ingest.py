@@ -92,7 +92,10 @@ def _tables(result: dict[str, Any]) -> list[str]:
     ]
     memory = [("bytes an item beside the vector", "without labels", "all labelled")]
     memory += [
-        (f"{name} (target: at most 400)" if name == "used_memory" else name, *(f"{kind[key]:.0f}" for kind in (plain, labelled)))
+        (
+            f"{name} (target: at most 400)" if name == "used_memory" else name,
+            *(f"{kind[key]:.0f}" for kind in (plain, labelled)),
+        )
         for name in ("used_memory", "used_memory_dataset")
         for key in (f"{name}_bytes_per_item",)
     ]

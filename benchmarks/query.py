@@ -143,7 +143,9 @@ def _quality(
     found = [[result.id for result in answer.results] for answer in answers]
     labels = [[label_of[item_id] for item_id in row] for row in found]
     return {
-        "precision_at_10": _mean([precision_at_k(row, wanted, K) for row, wanted in zip(labels, classes, strict=False)]),
+        "precision_at_10": _mean(
+            [precision_at_k(row, wanted, K) for row, wanted in zip(labels, classes, strict=False)]
+        ),
         "recall_at_10": _mean([recall_at_k(row, true, K) for row, true in zip(found, truth, strict=False)]),
     }
 

@@ -52,7 +52,9 @@ def machine(client: Any | None = None) -> dict[str, Any]:
 def table(rows: Sequence[Sequence[str]]) -> str:
     """Rows of text, the first of them the heading, as a Markdown table."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
+    ]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
     return "\n".join(lines)
 

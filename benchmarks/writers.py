@@ -18,7 +18,9 @@ CALL_ITEMS = 1_000
 PIPELINE_ITEMS = 256
 
 
-def save_items(folder: Path, vectors: NDArray[np.float32], codes: NDArray[np.uint64], labels: NDArray[np.int64]) -> None:
+def save_items(
+    folder: Path, vectors: NDArray[np.float32], codes: NDArray[np.uint64], labels: NDArray[np.int64]
+) -> None:
     """Leave the items where the timed processes read them."""
     np.savez(folder / "items.npz", vectors=vectors, codes=codes, labels=labels)
 

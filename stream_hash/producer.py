@@ -103,6 +103,7 @@ class Producer:
         self._timeout_seconds = timeout_seconds
         self._buffer: list[Batch] = []
         self._buffered = 0
+        self._buffer_id: str | None = None
         self._outstanding: list[str] = []
         self._prune_at = PRUNE_AT
         self._name = uuid.uuid4().hex
@@ -209,7 +210,7 @@ class Producer:
             rows = np.ascontiguousarray(array, dtype=np.float32)
             stored = rows.astype(np.float16).astype(np.float32) if self.settings.dtype == "float16" else rows
         batch = Batch("upsert", list(ids), rows, label_texts, metadata_texts)
-        checked = Batch("upsert", batch.ids, stored, label_texts, metadata_texts)
+        checked = Batch("upsert", batch.ids, stored)  # the texts are our own
         return batch, item_faults(checked, self.settings) | faults
 
     def _add(self, batch: Batch) -> None:
@@ -218,7 +219,9 @@ class Producer:
             self.flush()
         start = 0
         while start < len(batch):
-            part = batch.select(range(start, min(len(batch), start + self._batch_items - self._buffered)))
+            if self._buffered == self._batch_items:  # a flush has failed before
+                self.flush()
+            part = batch.piece(start, start + self._batch_items - self._buffered)
             self._buffer.append(part)
             self._buffered += len(part)
             start += len(part)
@@ -226,11 +229,20 @@ class Producer:
                 self.flush()
 
     def flush(self) -> None:
-        """Send what is buffered; when this returns it is accepted (or shed)."""
+        """Send what is buffered; when this returns it is accepted (or shed).
+
+        When it raises, the batch stays buffered, and the next flush sends it under the same id: whether it had
+        been accepted before its reply was lost, or not, it is then accepted once.
+        """
         if self._buffered:
-            batch = _joined(self._buffer)
-            self._buffer, self._buffered = [], 0
-            self.submit(batch)
+            self._buffer = [_joined(self._buffer)]
+            self._buffer_id = self._buffer_id or self._next_id()
+            self.submit(self._buffer[0], self._buffer_id)
+            self._buffer, self._buffered, self._buffer_id = [], 0, None
+
+    def _next_id(self) -> str:
+        self._sent += 1
+        return f"{self._name}-{self._sent}"
 
     def submit(self, batch: Batch, batch_id: str | None = None) -> bool:
         """Have a batch accepted and delivered, once per `batch_id`. False when it was shed.
@@ -240,8 +252,7 @@ class Producer:
         """
         if len(self._outstanding) >= self._prune_at:
             self._prune_at = max(PRUNE_AT, 2 * self.outstanding())
-        self._sent += 1
-        batch_id = check_name(batch_id or f"{self._name}-{self._sent}", "batch id")
+        batch_id = check_name(batch_id or self._next_id(), "batch id")
         try:
             accepted = self._accept(batch_id, batch)
         except (BackPressureError, OutOfMemoryError):

@@ -110,6 +110,8 @@ def check_name(name: str, what: str = "index name") -> str:
 
 def check_id(item_id: object) -> str:
     """`item_id` itself when it is text of 1 to 128 UTF-8 bytes. Raises InvalidItemError otherwise."""
+    if isinstance(item_id, str) and item_id.isascii() and 1 <= len(item_id) <= MAX_ID_BYTES:
+        return item_id  # nearly all of them: as many bytes as characters
     if not isinstance(item_id, str):
         raise InvalidItemError(f"an item's id is {item_id!r}", why="an id is text", remedy="convert the id to a string")
     try:
@@ -166,9 +168,13 @@ def parse_metadata(text: str | bytes) -> dict[str, Any] | None:
     return cast("dict[str, Any]", json.loads(text)) if text else None
 
 
+_JSON: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+"""Built once: `json.dumps` with these arguments builds one for every label."""
+
+
 def _bounded_json(value: object, what: str, limit_bytes: int) -> str:
     try:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        text = _JSON.encode(value)
         length = len(text.encode())
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidItemError(

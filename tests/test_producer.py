@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import Any
 
 import fakeredis
 import numpy as np
@@ -11,7 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream_hash import Index, Producer
-from stream_hash.errors import BackPressureError, InvalidItemError, OutOfMemoryError, StreamHashError, UsageError
+from stream_hash.errors import (
+    BackPressureError,
+    InvalidItemError,
+    OutOfMemoryError,
+    ServerUnreachableError,
+    StreamHashError,
+    UsageError,
+)
 from stream_hash.queue import HASH_QUEUE, SafeQueue, waiting_ids
 from stream_hash.service.connections import Connections
 from stream_hash.service.handle import IndexHandle
@@ -55,9 +63,10 @@ def test_leaving_the_block_flushes_and_what_was_sent_is_found(real_client: redis
 def test_an_error_in_the_block_sends_nothing_that_was_not_full() -> None:
     with fakeredis.FakeRedis() as client:
         connections = opened(client)
-        with pytest.raises(ZeroDivisionError), Producer("x", connections) as producer:
-            producer.upsert("a", [1, 2, 3])
-            raise ZeroDivisionError
+        producer = Producer("x", connections)
+        with pytest.raises(InvalidItemError), producer:
+            for item_id in ("a", ""):
+                producer.upsert(item_id, [1, 2, 3])
         assert IndexHandle(client, "x").ledger.balance().accepted == 0
 
 
@@ -119,7 +128,7 @@ def test_a_batch_id_submitted_again_is_applied_once() -> None:
         (["ok", "a"], np.ones((2, 3)), None, [None, ["not", "an", "object"]], "JSON object"),
     ],
 )
-def test_a_bad_item_is_refused_by_name_and_nothing_of_the_call_is_taken(  # noqa: PLR0917 - one row of the table
+def test_a_bad_item_is_refused_by_name_and_nothing_of_the_call_is_taken(
     ids: list[str], vectors: np.ndarray, labels: list[object], metadata: list[object], said: str
 ) -> None:
     with fakeredis.FakeRedis() as client:
@@ -175,6 +184,35 @@ def test_over_the_bound_a_producer_raises_sheds_or_blocks_as_it_was_told() -> No
         assert time.monotonic() - started >= 0.1
 
 
+def test_a_batch_that_was_refused_stays_buffered_and_is_sent_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with fakeredis.FakeRedis() as client:
+        producer = Producer("x", opened(client), batch_items=2, max_pending=1, when_full="raise")
+        producer.upsert_many(["a", "b"], np.ones((2, 3)))
+        with pytest.raises(BackPressureError):
+            producer.upsert_many(["c", "d"], np.ones((2, 3)))
+        with pytest.raises(BackPressureError):
+            producer.upsert("e", [1, 1, 1])
+        apply_all(client)
+        accept = producer._handle.ledger.accept
+
+        def lose_the_reply(*args: Any, **kwargs: Any) -> None:
+            accept(*args, **kwargs)
+            raise redis.exceptions.ConnectionError
+
+        monkeypatch.setattr(producer._handle.ledger, "accept", lose_the_reply)
+        with pytest.raises(ServerUnreachableError):
+            producer.flush()
+        monkeypatch.undo()
+        producer.flush()
+        apply_all(client)
+        balance = IndexHandle(client, "x").ledger.balance()
+        assert (balance.accepted, balance.applied) == (4, 4)
+        producer.upsert("e", [1, 1, 1])
+        producer.flush()
+        apply_all(client)
+        assert Index("x", producer._connections).status()["items"] == 5
+
+
 def test_a_server_out_of_memory_refuses_a_batch_whole_and_takes_it_when_memory_returns(
     real_client: redis.Redis,
 ) -> None:
@@ -209,6 +247,6 @@ def test_waiting_in_vain_says_what_to_do() -> None:
     with fakeredis.FakeRedis() as client:
         producer = Producer("x", opened(client))
         producer.upsert("a", [1, 2, 3])
-        with pytest.raises(StreamHashError, match="1 batches .* still pending") as caught:
+        with pytest.raises(StreamHashError, match=r"1 batches .* still pending") as caught:
             producer.wait(timeout_seconds=0.02)
         assert "stream-hash worker" in caught.value.remedy

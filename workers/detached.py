@@ -33,7 +33,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -109,6 +109,26 @@ class Fleet:
     def status(self) -> FleetStatus | None:
         """The running fleet; None when there is none, or it is only just starting or ending."""
         return self._ask(b"status")
+
+    def wait_until_working(
+        self, broker: Any, processes: int, *, besides: Collection[str] = (), timeout_seconds: float = 30.0
+    ) -> None:
+        """Return when as many hash workers as `processes` give signs of life on the queue of `broker`.
+
+        besides : names of workers that do not count. Raises StreamHashError after `timeout_seconds`.
+        """
+        from stream_hash.queue import HASH_QUEUE, live_workers  # costs a supervisor a tenth of a second
+        from stream_hash.storage.connection import redis_errors
+
+        def working() -> int:
+            with redis_errors():
+                return sum(worker.name not in besides for worker in live_workers(broker, HASH_QUEUE))
+
+        deadline = time.monotonic() + timeout_seconds
+        while working() < processes:
+            if time.monotonic() >= deadline:
+                raise self._failure(f"the workers are not at work after {timeout_seconds:g} s")
+            time.sleep(POLL_SECONDS)
 
     def last_words(self) -> str:
         """The last lines of the log."""

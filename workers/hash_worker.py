@@ -37,10 +37,15 @@ def run(url: str | None = None, broker_url: str | None = None, *, processes: int
         return Supervisor(command, processes, environment=environment).run()
 
     # Not needed by a supervisor, and half a second of imports.
+    from threadpoolctl import threadpool_limits
+
     from stream_hash.jobs import FUNCTIONS
     from stream_hash.service.context import open_context
     from workers.base import StreamWorker
 
+    # One process, one thread. A batch is a product of a tenth of a millisecond; the threads that BLAS starts for it
+    # spin on for longer, and take the processor from the other workers and the server.
+    threadpool_limits(1)
     leave_with_supervisor()
     context = open_context(url, broker_url)
     worker = StreamWorker(

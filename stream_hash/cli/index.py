@@ -154,9 +154,7 @@ def verify(environment: Environment, name: str, as_json: bool) -> int:
     """
     report = Index(name, opened(environment)).verify()
     if as_json:
-        json_line(
-            {"index": name, "items": report.items, "buckets": report.buckets, "violations": report.violations}
-        )
+        json_line({"index": name, "items": report.items, "buckets": report.buckets, "violations": report.violations})
     else:
         line(f"{report.items} items in {report.buckets} buckets, {len(report.violations)} violations")
         for violation in report.violations:

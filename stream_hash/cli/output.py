@@ -49,7 +49,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: st
     widths = [max(len(row[at]) for row in [list(columns), *texts]) for at in range(len(columns))]
     for row in [list(columns), *texts]:
         cells = zip(row, widths, right, strict=True)
-        line("  ".join(cell.rjust(width) if to_right else cell.ljust(width) for cell, width, to_right in cells).rstrip())
+        padded = [cell.rjust(width) if to_right else cell.ljust(width) for cell, width, to_right in cells]
+        line("  ".join(padded).rstrip())
 
 
 def pairs(values: Sequence[tuple[str, object]], *, title: str = "") -> None:

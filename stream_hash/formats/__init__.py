@@ -2,7 +2,8 @@
 
 Read in this order: `records` (what comes out, and the bounds), `opening` and `detect` (from a source to
 a format), `values` (from stored values to an item's parts); then for arrays `columns`, `tables` and the
-formats `npy`, `npz`, `mat`, `fvecs`; for text `lines`, `gather` and the formats `jsonl`, `delimited`.
+formats `npy`, `npz`, `mat`, `fvecs`; for text `lines`, `gather` and the formats `jsonl`, `delimited`; and
+`labels`, a file without vectors.
 
 A file is never trusted: nothing is unpickled or evaluated, what it declares is compared with what it has
 before memory is taken, and what comes out are chunks, `Rejected` rows or a FormatError.
@@ -20,15 +21,16 @@ import numpy.typing as npt
 from stream_hash.errors import FormatError, UsageError
 from stream_hash.formats import delimited, fvecs, jsonl, mat, npy, npz
 from stream_hash.formats.detect import FORMATS, HEAD_BYTES, Format, check_format, detect
+from stream_hash.formats.labels import read_labels
 from stream_hash.formats.opening import name_of, opened, peeked
 from stream_hash.formats.records import Chunk, Rejected
 
-__all__ = ["FORMATS", "Chunk", "Format", "Rejected", "detect", "read", "read_queries"]
+__all__ = ["FORMATS", "Chunk", "Format", "Rejected", "detect", "read", "read_labels", "read_queries"]
 
 
 class _Reader(Protocol):
     def __call__(
-        self, file: BinaryIO, name: str, *, labels: bool, chunk_items: int, limit: int | None
+        self, file: BinaryIO, name: str, *, labels: bool, chunk_items: int, limit: int | None, dimension: int | None
     ) -> Iterator[Chunk | Rejected]: ...
 
 
@@ -49,6 +51,7 @@ def read(
     chunk_items: int = 4096,
     limit: int | None = None,
     labels: bool = True,
+    dimension: int | None = None,
 ) -> Iterator[Chunk | Rejected]:
     """The items of a file or a binary stream, in order.
 
@@ -61,6 +64,7 @@ def read(
     chunk_items : items of a chunk at most; fewer when the vectors would pass 8 MiB.
     limit : rows to look at, good or not; all by default. Later rows are not read.
     labels : False leaves labels out, and does not look at them.
+    dimension : coordinates that every vector must have; by default those of the first good one.
 
     Yields
     ------
@@ -78,7 +82,7 @@ def read(
     for what, value in (("chunk_items", chunk_items), ("limit", limit)):
         if value is not None and value < 1:
             raise UsageError(f"{what} is {value}", why="it must be at least 1", remedy=f"choose another {what}")
-    return _read(source, chosen, chunk_items=chunk_items, limit=limit, labels=labels)
+    return _read(source, chosen, chunk_items=chunk_items, limit=limit, labels=labels, dimension=dimension)
 
 
 def read_queries(
@@ -86,6 +90,7 @@ def read_queries(
     *,
     format: str = "auto",  # noqa: A002 - as in `read`
     limit: int | None = None,
+    dimension: int | None = None,
 ) -> tuple[list[str], npt.NDArray[np.float32]]:
     """All ids and vectors of a file: n texts (row numbers where it has none) and (n, D) float32.
 
@@ -94,7 +99,7 @@ def read_queries(
     """
     ids: list[str] = []
     vectors = []
-    for part in read(source, format=format, limit=limit, labels=False):
+    for part in read(source, format=format, limit=limit, labels=False, dimension=dimension):
         if isinstance(part, Rejected):
             raise FormatError(
                 f"{part.where} of {name_of(source)} is no vector", why=part.reason, remedy="mend or remove it"
@@ -105,10 +110,16 @@ def read_queries(
 
 
 def _read(
-    source: Path | BinaryIO, chosen: Format | Literal["auto"], *, chunk_items: int, limit: int | None, labels: bool
+    source: Path | BinaryIO,
+    chosen: Format | Literal["auto"],
+    *,
+    chunk_items: int,
+    limit: int | None,
+    labels: bool,
+    dimension: int | None,
 ) -> Iterator[Chunk | Rejected]:
     name = name_of(source)
     with opened(source) as file:
         head, whole = peeked(file, HEAD_BYTES)
         reader = _READERS[detect(name, head) if chosen == "auto" else chosen]
-        yield from reader(whole, name, labels=labels, chunk_items=chunk_items, limit=limit)
+        yield from reader(whole, name, labels=labels, chunk_items=chunk_items, limit=limit, dimension=dimension)

@@ -16,11 +16,10 @@ from the file is the number of the line among those that are not blank, from 0, 
 from __future__ import annotations
 
 import csv
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import BinaryIO, Final
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -29,13 +28,12 @@ from stream_hash.errors import FormatError, InvalidItemError
 from stream_hash.formats.gather import Row, gather
 from stream_hash.formats.lines import decoded, lines
 from stream_hash.formats.records import Chunk, Rejected, reason_of, shown
-from stream_hash.formats.values import id_of, label_of
-from stream_hash.settings import Label
-
-_WHOLE: Final = re.compile(r"(-?(?:0|[1-9][0-9]{0,17}))(?:\.0+)?")
+from stream_hash.formats.values import id_of, label_of_text
 
 
-def read(file: BinaryIO, name: str, *, labels: bool, chunk_items: int, limit: int | None) -> Iterator[Chunk | Rejected]:
+def read(
+    file: BinaryIO, name: str, *, labels: bool, chunk_items: int, limit: int | None, dimension: int | None
+) -> Iterator[Chunk | Rejected]:
     """The items of a csv file. Raises FormatError when no line has one, or the header is unusable."""
     found = lines(file)
     first = next(found, None)
@@ -44,7 +42,7 @@ def read(file: BinaryIO, name: str, *, labels: bool, chunk_items: int, limit: in
     columns = _columns(first[1], name)
     rest = chain([first], found) if columns.names is None else found
     rows = islice(_rows(rest, columns, labels=labels), limit)
-    return gather(rows, name, chunk_items=chunk_items)
+    return gather(rows, name, chunk_items=chunk_items, dimension=dimension)
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ class _Columns:
 
 def _columns(line: bytes | Rejected, name: str) -> _Columns:
     try:
-        cells = [] if isinstance(line, Rejected) else _cells(line)
+        cells = [] if isinstance(line, Rejected) else cells_of(line)
     except InvalidItemError as error:
         raise _bad_header(name, reason_of(error)) from error
     if isinstance(line, Rejected):
@@ -93,7 +91,7 @@ def _rows(
             yield line
             continue
         try:
-            yield _row(_cells(line), columns, where, number, labels=labels)
+            yield _row(cells_of(line), columns, where, number, labels=labels)
         except InvalidItemError as error:
             yield Rejected(where, reason_of(error))
 
@@ -102,7 +100,7 @@ def _row(cells: list[str], columns: _Columns, where: str, number: int, *, labels
     if columns.names is not None and len(cells) != len(columns.names):
         raise InvalidItemError(f"it has {len(cells):,} cells and the header {len(columns.names):,}")
     item_id = id_of(number if columns.id is None else cells[columns.id])
-    label = _label(cells[columns.label]) if labels and columns.label is not None else None
+    label = label_of_text(cells[columns.label]) if labels and columns.label is not None else None
     coordinates = columns.coordinates(cells)
     vector = _numbers(coordinates)
     if vector is None:
@@ -112,7 +110,7 @@ def _row(cells: list[str], columns: _Columns, where: str, number: int, *, labels
     return Row(where, item_id, vector, label)
 
 
-def _cells(line: bytes) -> list[str]:
+def cells_of(line: bytes) -> list[str]:
     """The cells of one line. Raises InvalidItemError when its quotes do not close or it is not UTF-8."""
     try:
         return next(csv.reader([decoded(line)], strict=True), [])
@@ -135,13 +133,6 @@ def _is_number(cell: str) -> bool:
     except ValueError:
         return False
     return "_" not in cell
-
-
-def _label(cell: str) -> Label | None:
-    if not cell or cell.casefold() == "nan":
-        return None
-    whole = _WHOLE.fullmatch(cell)
-    return label_of(int(whole[1]) if whole else cell)
 
 
 def _bad_header(name: str, why: str) -> FormatError:

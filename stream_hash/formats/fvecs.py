@@ -27,20 +27,21 @@ def read(
     labels: bool,  # noqa: ARG001 - an fvecs file has none; all formats are called alike
     chunk_items: int,
     limit: int | None,
+    dimension: int | None,
 ) -> Iterator[Chunk | Rejected]:
     """The rows of an fvecs file. Raises FormatError when its vectors do not fill it, or differ in length."""
     with rewindable(file, name) as (whole, size):
         whole.seek(0)
         if size == 0:
             raise FormatError(f"{name} is empty", why="it holds no vector", remedy="check what writes it")
-        dimension = int.from_bytes(read_exactly(whole, 4, name), "little", signed=True)
-        if not 1 <= dimension <= MAX_DIMENSION:
+        stored = int.from_bytes(read_exactly(whole, 4, name), "little", signed=True)
+        if not 1 <= stored <= MAX_DIMENSION:
             raise FormatError(
-                f"the first vector of {name} has {dimension:,} coordinates",
+                f"the first vector of {name} has {stored:,} coordinates",
                 why=f"it must have 1 to {MAX_DIMENSION:,}",
                 remedy="check that the file is fvecs, not bvecs or ivecs",
             )
-        record_bytes = 4 + 4 * dimension
+        record_bytes = 4 + 4 * stored
         if size % record_bytes:
             raise FormatError(
                 f"{name} is truncated, or its vectors differ in length",
@@ -48,8 +49,9 @@ def read(
                 remedy="write or copy the file again",
             )
         whole.seek(0)
-        vectors = _Records(whole, (size // record_bytes, dimension), name)
-        yield from chunks(Table(name, vectors), chunk_items=chunk_items, limit=limit)
+        vectors = _Records(whole, (size // record_bytes, stored), name)
+        table = Table(name, vectors)
+        yield from chunks(table, chunk_items=chunk_items, limit=limit, dimension=dimension)
 
 
 class _Records:

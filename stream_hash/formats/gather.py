@@ -27,21 +27,23 @@ class Row:
     metadata: dict[str, Any] | None = None
 
 
-def gather(rows: Iterable[Row | Rejected], name: str, *, chunk_items: int) -> Iterator[Chunk | Rejected]:
+def gather(
+    rows: Iterable[Row | Rejected], name: str, *, chunk_items: int, dimension: int | None = None
+) -> Iterator[Chunk | Rejected]:
     """Chunks of the good rows, and those refused as soon as they are met.
 
-    The first good row fixes the dimension. Raises FormatError when there is no row at all.
+    dimension : of every vector; by default the first good row fixes it. Raises FormatError when there is no row at all.
     """
     filling = _Filling()
     seen = SeenIds()
-    dimension: int | None = None
+    wanted = "" if dimension is None else f"{dimension:,} are wanted"
     empty = True
     for row in rows:
         empty = False
         if isinstance(row, Rejected):
             yield row
             continue
-        vector, reason = _checked(row, dimension)
+        vector, reason = _checked(row, dimension, wanted)
         reason = reason or seen.repeated(row.id, row.where)
         if reason:
             yield Rejected(row.where, reason)
@@ -57,14 +59,15 @@ def gather(rows: Iterable[Row | Rejected], name: str, *, chunk_items: int) -> It
         raise FormatError(f"{name} holds no vectors", why="no line has one", remedy="check what writes it")
 
 
-def _checked(row: Row, dimension: int | None) -> tuple[npt.NDArray[np.float32], str]:
+def _checked(row: Row, dimension: int | None, wanted: str) -> tuple[npt.NDArray[np.float32], str]:
     """The vector in float32, and why it cannot be used; empty when it can."""
     single, reasons = to_float32(row.vector[np.newaxis])
     size = row.vector.size
     if not 1 <= size <= MAX_DIMENSION:
         return single[0], f"its vector has {size:,} coordinates: there must be 1 to {MAX_DIMENSION:,}"
     if dimension is not None and size != dimension:
-        return single[0], f"its vector has {size:,} coordinates and the first good one has {dimension:,}"
+        wanted = wanted or f"the first good one has {dimension:,}"
+        return single[0], f"its vector has {size:,} coordinates and {wanted}"
     return single[0], reasons.get(0, "")
 
 

@@ -25,9 +25,11 @@ from stream_hash.settings import MAX_METADATA_DEPTH, metadata_text
 KEYS: Final = ("id", "vector", "label", "metadata")
 
 
-def read(file: BinaryIO, name: str, *, labels: bool, chunk_items: int, limit: int | None) -> Iterator[Chunk | Rejected]:
+def read(
+    file: BinaryIO, name: str, *, labels: bool, chunk_items: int, limit: int | None, dimension: int | None
+) -> Iterator[Chunk | Rejected]:
     """The items of a jsonl file. Raises FormatError when no line has one."""
-    return gather(islice(_rows(file, labels=labels), limit), name, chunk_items=chunk_items)
+    return gather(islice(_rows(file, labels=labels), limit), name, chunk_items=chunk_items, dimension=dimension)
 
 
 def _rows(file: BinaryIO, *, labels: bool) -> Iterator[Row | Rejected]:
@@ -36,7 +38,7 @@ def _rows(file: BinaryIO, *, labels: bool) -> Iterator[Row | Rejected]:
             yield line
             continue
         try:
-            yield _row(_parsed(line), where, number, labels=labels)
+            yield _row(parsed(line), where, number, labels=labels)
         except InvalidItemError as error:
             yield Rejected(where, reason_of(error))
         except RecursionError:
@@ -75,7 +77,8 @@ def _vector(value: object) -> npt.NDArray[np.float64]:
         raise InvalidItemError("a coordinate is a whole number beyond the range of float32") from error
 
 
-def _parsed(line: bytes) -> dict[str, Any]:
+def parsed(line: bytes) -> dict[str, Any]:
+    """The JSON object that a line is. Raises InvalidItemError; RecursionError when it is nested too deeply."""
     text = decoded(line)
     try:
         values = _DECODER.decode(text)

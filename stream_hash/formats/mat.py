@@ -38,11 +38,13 @@ from stream_hash.formats.values import check_vectors
 VECTORS, LABELS, IDS = "X", "X_class", "ids"
 
 
-def read(file: BinaryIO, name: str, *, labels: bool, chunk_items: int, limit: int | None) -> Iterator[Chunk | Rejected]:
+def read(
+    file: BinaryIO, name: str, *, labels: bool, chunk_items: int, limit: int | None, dimension: int | None
+) -> Iterator[Chunk | Rejected]:
     """The rows of a MATLAB 5.0 file. Raises FormatError when it is none, or its arrays are unusable."""
     with rewindable(file, name) as (whole, size), ExitStack() as stack:
         table = _File(whole, size, name, stack).table(labels=labels)
-        yield from chunks(table, chunk_items=chunk_items, limit=limit)
+        yield from chunks(table, chunk_items=chunk_items, limit=limit, dimension=dimension)
 
 
 class _File:

@@ -21,6 +21,7 @@ def read(
     labels: bool,  # noqa: ARG001 - an npy file has none; all formats are called alike
     chunk_items: int,
     limit: int | None,
+    dimension: int | None,
 ) -> Iterator[Chunk | Rejected]:
     """The rows of an npy file. Raises FormatError when it is none, or is not as long as its header says."""
     with rewindable(file, name) as (whole, size):
@@ -33,7 +34,8 @@ def read(
                 why=f"its header promises {header.total_bytes:,} bytes and there are {size:,}",
                 remedy="write or copy the file again, with one array in it",
             )
-        yield from chunks(Table(name, rows_of(header, whole, name)), chunk_items=chunk_items, limit=limit)
+        table = Table(name, rows_of(header, whole, name))
+        yield from chunks(table, chunk_items=chunk_items, limit=limit, dimension=dimension)
 
 
 def rows_of(header: Header, file: BinaryIO, name: str) -> Column:

@@ -12,7 +12,6 @@ What a hostile archive can say, and what holds against it:
 from __future__ import annotations
 
 import io
-import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -38,7 +37,6 @@ IDS: Final = ("ids",)
 _BROKEN_ZIP: Final = (
     zipfile.BadZipFile,
     zlib.error,
-    struct.error,
     EOFError,
     ValueError,  # names and offsets
     OverflowError,  # offsets of 64 bits
@@ -47,11 +45,13 @@ _BROKEN_ZIP: Final = (
 """What zipfile raises on broken archives."""
 
 
-def read(file: BinaryIO, name: str, *, labels: bool, chunk_items: int, limit: int | None) -> Iterator[Chunk | Rejected]:
+def read(
+    file: BinaryIO, name: str, *, labels: bool, chunk_items: int, limit: int | None, dimension: int | None
+) -> Iterator[Chunk | Rejected]:
     """The rows of an npz file. Raises FormatError when it is none, or lies about its sizes."""
     with rewindable(file, name) as (whole, _size), ExitStack() as stack:
         table = _Archive(whole, name, stack).table(labels=labels)
-        yield from chunks(table, chunk_items=chunk_items, limit=limit)
+        yield from chunks(table, chunk_items=chunk_items, limit=limit, dimension=dimension)
 
 
 class _Archive:

@@ -39,11 +39,18 @@ class Table:
         return self.vectors.shape[1] * 4 + sum(beside)
 
 
-def chunks(table: Table, *, chunk_items: int, limit: int | None) -> Iterator[Chunk | Rejected]:
+def chunks(table: Table, *, chunk_items: int, limit: int | None, dimension: int | None) -> Iterator[Chunk | Rejected]:
     """The rows of `table` in order, those refused just before the chunk that they would be in.
 
-    Raises FormatError when the file ends before its arrays do.
+    Raises FormatError when the vectors have not `dimension` coordinates, or the file ends before its arrays do.
     """
+    width = table.vectors.shape[1]
+    if dimension is not None and width != dimension:
+        raise FormatError(
+            f"the vectors in {table.name} have {width:,} coordinates",
+            why=f"{dimension:,} are wanted",
+            remedy="choose the file, or the index, that fits the other",
+        )
     total = min(table.vectors.shape[0], limit or table.vectors.shape[0])
     rows = max(1, min(chunk_items, MAX_CHUNK_BYTES // table.row_bytes))
     seen = SeenIds()

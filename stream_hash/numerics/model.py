@@ -82,6 +82,10 @@ class Model:
     def _lengths(self) -> NDArray[np.float64]:
         return np.asarray(np.linalg.norm(self.hyperplanes.astype(np.float64), axis=1))
 
+    @cached_property
+    def _mean_length(self) -> float:
+        return float(np.linalg.norm(self.mean))
+
     def encode(self, vectors: NDArray[np.float32]) -> Encoded:
         """Hash items. vectors : (n, dimension) float32, finite; under cosine none of zero length."""
         return self._encode(vectors, query=False)
@@ -110,7 +114,7 @@ class Model:
         margins += lift[:, None] * self._lift + self.offsets
         # |float32 dot product − exact| ≤ dimension · 2⁻²⁴ · ‖w‖‖x‖ (N. Higham, "Accuracy and stability of
         # numerical algorithms", equation 3.5); four times that covers the embedding's own rounding.
-        reach = (lengths + np.linalg.norm(self.mean)) * factor + 1.0
+        reach = (lengths + self._mean_length) * factor + 1.0
         slack = self.dimension * 2.0**-22 * reach[:, None] * self._lengths
         rows, columns = np.nonzero(np.abs(margins) < slack)
         if len(rows):

@@ -17,15 +17,22 @@ def vector_faults(vectors: NDArray[np.float32], metric: Metric) -> dict[int, str
 
     vectors : (n, dimension) float32.
     """
-    with np.errstate(over="ignore", invalid="ignore"):
-        norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
     faults: dict[int, str] = {}
-    for row in np.flatnonzero(~np.isfinite(norms)).tolist():
-        column = int(np.flatnonzero(~np.isfinite(vectors[row]))[0])
-        faults[row] = f"coordinate {column} is {vectors[row, column]}; every coordinate must be finite"
-    for row in np.flatnonzero(norms > LARGEST_NORM).tolist():
-        faults.setdefault(row, f"the vector's norm is {norms[row]:.3g}; the limit is {LARGEST_NORM:.0g}")
-    if metric == "cosine":
-        for row in np.flatnonzero(norms < SMALLEST_NORM).tolist():
-            faults[row] = f"the vector's norm is {norms[row]:.3g}; under cosine it has no direction"
+    for row in _suspects(vectors).tolist():
+        vector = vectors[row]
+        norm = np.linalg.norm(vector.astype(np.float64))
+        if not np.isfinite(norm):
+            column = int(np.flatnonzero(~np.isfinite(vector))[0])
+            faults[row] = f"coordinate {column} is {vector[column]}; every coordinate must be finite"
+        elif norm > LARGEST_NORM:
+            faults[row] = f"the vector's norm is {norm:.3g}; the limit is {LARGEST_NORM:.0g}"
+        elif norm < SMALLEST_NORM and metric == "cosine":
+            faults[row] = f"the vector's norm is {norm:.3g}; under cosine it has no direction"
     return faults
+
+
+def _suspects(vectors: NDArray[np.float32]) -> NDArray[np.intp]:
+    """Rows that a float32 sum cannot clear: it is four times as fast as float64, and wrong by less than a tenth."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares = np.vecdot(vectors, vectors)
+    return np.flatnonzero(~((squares > 2 * SMALLEST_NORM**2) & (squares < LARGEST_NORM**2 / 2)))

@@ -137,21 +137,6 @@ class SafeJob(Job):
 
     _execute = perform
 
-    @property
-    def success_callback(self) -> None:
-        """None: RQ would import whatever the hash names."""
-
-    @property
-    def failure_callback(self) -> None:
-        """None, for the same reason."""
-
-    @property
-    def stopped_callback(self) -> None:
-        """None, for the same reason."""
-
-    def send_webhooks(self, status: str | JobStatus, *, exc_string: str | None = None) -> None:
-        """Send nothing: RQ would post to whatever URL the hash names."""
-
     def get_meta(self, refresh: bool = True) -> dict[str, Any]:  # noqa: ARG002 - RQ's signature
         """Empty: RQ would deserialise whatever the hash holds."""
         return {}

@@ -32,6 +32,8 @@ class Connections:
         """Connect to the server that an environment names."""
         url = environment.url or embedded_url(environment)
         client = connect(url)
+        if environment.broker_url:
+            connect(environment.broker_url).close()  # a queue that is evicted is lost as well
         target = environment.broker_url or (client if is_cluster(client) else url)
         broker_url = environment.broker_url or url
         with redis_errors(broker_url), url_errors(broker_url):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -196,7 +197,7 @@ def item_faults(batch: Batch, settings: IndexSettings) -> dict[int, str]:
             check_id(item_id)
             if batch.labels and batch.labels[position]:
                 _check_text(batch.labels[position], "label", MAX_LABEL_BYTES)
-                label_text(parse_label(batch.labels[position]))
+                _check_label(batch.labels[position])
             if batch.metadata and batch.metadata[position]:
                 _check_text(batch.metadata[position], "metadata", MAX_METADATA_BYTES)
                 metadata_text(parse_metadata(batch.metadata[position]))
@@ -205,6 +206,12 @@ def item_faults(batch: Batch, settings: IndexSettings) -> dict[int, str]:
         except (ValueError, RecursionError) as error:
             faults[position] = f"its label or metadata is not JSON: {error}"
     return faults
+
+
+@lru_cache(maxsize=1_024)
+def _check_label(text: str) -> None:
+    """Refuse a text that is no label. Remembered, since many items share a label."""
+    label_text(parse_label(text))
 
 
 def _check_text(text: str, what: str, limit_bytes: int) -> None:

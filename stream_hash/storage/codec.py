@@ -58,6 +58,14 @@ class Batch:
         vectors = None if self.vectors is None else self.vectors[list(positions)]
         return Batch(self.operation, [self.ids[p] for p in positions], vectors, pick(self.labels), pick(self.metadata))
 
+    def piece(self, start: int, stop: int) -> Batch:
+        """The batch of the items from `start` to before `stop`, with a copy of their vectors."""
+        part = slice(start, stop)
+        vectors = None if self.vectors is None else self.vectors[part].copy()
+        labels = None if self.labels is None else self.labels[part]
+        metadata = None if self.metadata is None else self.metadata[part]
+        return Batch(self.operation, self.ids[part], vectors, labels, metadata)
+
 
 def encode_batch(batch: Batch) -> bytes:
     """A batch as bytes. Texts that are empty for all items are left out."""
@@ -69,6 +77,7 @@ def encode_batch(batch: Batch) -> bytes:
     if batch.vectors is not None:
         header["dimension"] = batch.vectors.shape[1]
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the vectors then lie where numpy need not copy them to compute
     parts: list[Any] = [_BATCH_HEAD.pack(_BATCH_MAGIC, len(text)), text]
     if batch.vectors is not None:
         parts.append(np.ascontiguousarray(batch.vectors, dtype="<f4").data.cast("B") if len(batch) else b"")
@@ -89,7 +98,7 @@ def decode_batch(payload: bytes) -> Batch:
         empty = [""] * len(ids)
         labels, metadata = header.get("labels", empty), header.get("metadata", empty)
         for texts in (ids, labels, metadata):
-            if len(texts) != len(ids) or not all(isinstance(text, str) for text in texts):
+            if len(texts) != len(ids) or not set(map(type, texts)) <= {str}:
                 raise IntegrityError("a batch's ids, labels and metadata are not as many texts as items")
         vectors = None
         if operation == "upsert":

@@ -11,13 +11,14 @@ trip a partition, since MULTI cannot span slots.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stream_hash.errors import IntegrityError
 from stream_hash.settings import NUMBER_BITS, IndexSettings
 from stream_hash.storage.codec import Record, Values, decode_record, decode_values
 from stream_hash.storage.connection import Client, is_cluster
@@ -202,13 +203,30 @@ class Reader:
 
 
 def _members(replies: Sequence[Any]) -> NDArray[np.int64]:
-    """The members in SMEMBERS or SUNION replies, each once, ascending: the same on every server."""
-    parts = [np.fromiter(map(int, reply), dtype=np.int64, count=len(reply)) for reply in replies]
+    """The members in SMEMBERS or SUNION replies, each once, ascending: the same on every server.
+
+    Raises IntegrityError when one is no integer.
+    """
+    parts = [np.sort(_integers(reply)) for reply in replies]
+    if len(parts) == 1:
+        return parts[0]  # a set has no member twice
     return np.unique(np.concatenate(parts)) if parts else np.empty(0, dtype=np.int64)
 
 
+def _integers(texts: Collection[bytes]) -> NDArray[np.int64]:
+    """Decimal texts as integers: all in one pass, in half the time of `int` for each."""
+    try:
+        numbers = np.fromstring(b" ".join(texts), dtype=np.int64, sep=" ")
+    except ValueError as error:
+        raise IntegrityError("a bucket or directory holds what is no integer", why=str(error)) from error
+    if len(numbers) != len(texts):
+        raise IntegrityError(
+            "a bucket or directory holds what is no integer", why=f"of {len(texts)}, {len(numbers)} are"
+        )
+    return numbers
+
+
 def _directory(reply: dict[bytes, bytes]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-    codes = np.fromiter(map(int, reply.keys()), dtype=np.uint64, count=len(reply))
-    counts = np.fromiter(map(int, reply.values()), dtype=np.int64, count=len(reply))
+    codes, counts = _integers(reply.keys()).astype(np.uint64), _integers(reply.values())
     order = np.argsort(codes)
     return codes[order], counts[order]

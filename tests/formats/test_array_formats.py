@@ -124,6 +124,12 @@ def test_labels_in_any_orientation_are_whole_numbers(shape, dtype, whole):
         assert {type(label) for label in read.labels} == {int}
 
 
+def test_labels_in_the_widest_float_are_whole_numbers_too(whole):
+    labels = whole(io.BytesIO(npz_bytes(X=np.eye(2), y=np.array([3, np.nan], np.longdouble)))).labels
+    assert labels == [3, None]
+    assert type(labels[0]) is int
+
+
 def test_bytes_as_ids_are_utf_8_and_broken_ones_refuse_their_row(whole):
     ids = np.array(["ä".encode(), b"b", b"\xff"])
     read = whole(io.BytesIO(npz_bytes(X=np.eye(3), ids=ids)))

@@ -226,6 +226,20 @@ def test_a_fractional_label_refuses_its_row(kind, X, write, whole):
 
 
 @every_format
+def test_vectors_of_another_dimension_than_is_wanted_are_refused(kind, X, write, whole):
+    path = write(kind, X)
+    assert len(whole(path, dimension=6).ids) == 53
+    if kind in ("jsonl", "csv"):  # where each line has its own
+        read = whole(path, dimension=7)
+        assert len(read.rejected) == 53
+        assert set(read.rejected.values()) == {"its vector has 6 coordinates and 7 are wanted"}
+    else:
+        with pytest.raises(FormatError, match="have 6 coordinates") as caught:
+            whole(path, dimension=7)
+        assert caught.value.why == "7 are wanted"
+
+
+@every_format
 def test_an_abandoned_reader_closes_its_file(kind, X, write):
     parts = formats.read(write(kind, X), chunk_items=1)
     next(parts)

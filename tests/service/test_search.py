@@ -157,7 +157,7 @@ def test_a_search_that_did_not_check_live_would_come_back_short(
     replace_generation(real_client)
     gather = index._handle.reader.gather
 
-    def unchecked(probes):  # noqa: ANN001, ANN202 - stands in for one method
+    def unchecked(probes):
         return [
             type(found)(probe.generation, 0, found.buckets, found.members)
             for probe, found in zip(probes, gather(probes), strict=True)
@@ -172,7 +172,7 @@ class CountingConnection(redis.UnixDomainSocketConnection):
 
     sent = 0
 
-    def send_packed_command(self, command, check_health=True):  # noqa: ANN001, ANN202 - redis-py's signature
+    def send_packed_command(self, command, check_health=True):
         CountingConnection.sent += 1
         return super().send_packed_command(command, check_health)
 

@@ -93,7 +93,7 @@ class Bench:
             for code, count in self.client.hgetall(key).items()
         }
 
-    def record(self, item_id: str):  # noqa: ANN201 - read by its fields
+    def record(self, item_id: str):
         keys = self.store.partition(partition_of(item_id, SETTINGS.partitions))
         text = self.client.hget(keys.records, item_id)
         return decode_record(text) if text is not None else None

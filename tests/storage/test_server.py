@@ -443,7 +443,7 @@ def test_a_damaged_append_only_file_is_reported_with_the_log_and_a_repair_that_w
         server.start()
     assert "Bad file format reading the append only file" in caught.value.why
     _, repair = caught.value.remedy.split("all after it: ")
-    subprocess.run(["bash", "-c", repair], input="y\n", text=True, check=True, capture_output=True)  # noqa: S607
+    subprocess.run(["bash", "-c", repair], input="y\n", text=True, check=True, capture_output=True)
     server.start()
     with client_of(server) as client:
         assert client.get("before") == "kept"

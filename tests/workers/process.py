@@ -20,7 +20,7 @@ from stream_hash.queue.safe_queue import APPLY_BATCH
 from workers.base import StreamWorker
 from workers.supervisor import Supervisor, leave_with_supervisor
 
-SWEEP_AFTER_SECONDS = 3.0
+SWEEP_AFTER_SECONDS = 2.5
 
 
 class Context:

@@ -13,11 +13,20 @@ import pytest
 from redis import exceptions
 from rq.exceptions import NoSuchJobError
 
-from stream_hash.queue import HASH_QUEUE, SafeJob, SafeQueue, enqueue_batch, live_workers
+from stream_hash.queue import (
+    HASH_QUEUE,
+    SafeJob,
+    SafeQueue,
+    broker_for,
+    enqueue_batch,
+    job_id_of,
+    live_workers,
+    waiting_ids,
+)
 from stream_hash.queue.safe_queue import APPLY_BATCH
 from tests.servers import wait_until
 from workers.base import StreamWorker
-from workers.recovery import requeue_abandoned
+from workers.recovery import requeue_abandoned, requeue_stranded
 
 JobFunction = Callable[[Any, str, str], None]
 
@@ -206,6 +215,31 @@ def test_a_job_whose_worker_died_before_starting_it_is_done(broker: Any, queue: 
     assert done == ["b1"]
 
 
+def test_several_workers_put_a_stranded_job_back_once(broker: Any, queue: SafeQueue) -> None:
+    job_id = enqueue_batch(queue, "items", "b1")
+    SafeQueue.dequeue_any([queue], None, broker)
+    memories: list[dict[bytes, float]] = [{}, {}]
+    for memory in memories:
+        requeue_stranded(queue, memory, 0.0, patience_seconds=30)
+    stale = broker.lrange(queue.intermediate_queue_key, 0, -1)
+    requeue_stranded(queue, memories[0], 30.0, patience_seconds=30)
+    # The second one has read the list before the first one emptied it.
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(broker, "lrange", lambda *_: stale)
+        requeue_stranded(queue, memories[1], 30.0, patience_seconds=30)
+    assert queue.get_job_ids() == [job_id]
+
+
+def test_a_job_that_only_passes_through_is_not_stranded(broker: Any, queue: SafeQueue) -> None:
+    key, memory = queue.intermediate_queue_key, {}
+    for moment in (0.0, 15.0, 30.0, 45.0):
+        broker.rpush(key, "items-b1-5")
+        requeue_stranded(queue, memory, moment, patience_seconds=30)
+        broker.delete(key)
+        requeue_stranded(queue, memory, moment + 1, patience_seconds=30)
+    assert queue.get_job_ids() == []
+
+
 def test_one_worker_sweeps_in_each_interval(broker: Any) -> None:
     sweeps: list[int] = []
     options = {"on_maintenance": lambda: sweeps.append(1), "maintenance_seconds": 15}
@@ -232,6 +266,16 @@ def test_maintenance_that_fails_is_logged_and_the_rest_is_done(
     assert len([record for record in caplog.records if record.exc_info]) == 4
 
 
+def test_maintenance_ends_when_the_server_is_away(broker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise exceptions.ConnectionError("away")
+
+    monkeypatch.setattr("workers.recovery.requeue_abandoned", fail)
+    worker = StreamWorker(HASH_QUEUE, broker, functions={}, context=None, on_maintenance=pytest.fail, signals=False)
+    with pytest.raises(exceptions.ConnectionError):
+        worker.run_maintenance_tasks()
+
+
 def test_dead_workers_are_forgotten(broker: Any) -> None:
     for key in ("rq:workers", "rq:workers:stream-hash"):
         broker.sadd(key, "rq:worker:gone", b"\xff")
@@ -249,14 +293,15 @@ def test_a_worker_that_the_server_forgot_shows_itself_again(broker: Any) -> None
         assert 0 < broker.ttl(worker.key) <= 30
 
 
-def test_a_worker_waits_while_the_server_is_out_of_memory(server: Any) -> None:
+def test_a_worker_waits_while_the_server_is_out_of_memory(server: Any, caplog: pytest.LogCaptureFixture) -> None:
     queue = SafeQueue(HASH_QUEUE, server)
     done: list[str] = []
     enqueue_batch(queue, "items", "b1")
     server.config_set("maxmemory", 1)
-    with running(server, lambda _context, _index, batch: done.append(batch)):
+    with running(server, lambda _context, _index, batch: done.append(batch)), caplog.at_level(logging.WARNING):
         with pytest.raises(exceptions.OutOfMemoryError):
             enqueue_batch(queue, "items", "b2")
+        wait_until(lambda: "going on in" in caplog.text, what="the worker to pause")
         server.config_set("maxmemory", 0)
         wait_until(lambda: done == ["b1"], what="the job to be done")
 
@@ -268,6 +313,53 @@ def test_a_flood_of_malformed_entries_does_not_keep_a_worker_from_stopping(broke
             broker.rpush(queue.key, *[b"\xff"] * 1_000)
         worker.stop()
     assert broker.llen(queue.key) > 0
+
+
+COMMANDS = """
+    hello multi exec eval type exists del expire persist rename set
+    hset hmget hstrlen hincrby hincrbyfloat lrange lrem lmove blmove rpush sadd srem smembers
+    zadd zrem zrangebyscore zremrangebyscore xadd
+"""
+
+
+def test_a_user_who_may_send_only_these_commands_can_work(server: Any, url: str) -> None:
+    # No INFO, CLIENT, CONFIG, KEYS, SCAN or SUBSCRIBE, which RQ itself sends or tries.
+    rules = [
+        "reset",
+        "on",
+        ">secret",
+        "resetchannels",
+        "~rq:*",
+        "~sh:*",
+        "-@all",
+        *(f"+{name}" for name in COMMANDS.split()),
+    ]
+    server.execute_command("ACL", "SETUSER", "worker", *rules)
+    done: list[str] = []
+
+    def apply(_context: Any, _index: str, batch: str) -> None:
+        if batch == "bad":
+            raise ValueError
+        done.append(batch)
+
+    try:
+        with broker_for(url.replace("unix://", "unix://worker:secret@")) as broker:
+            queue = SafeQueue(HASH_QUEUE, broker)
+            for name in ("good", "bad", "dead", "stranded", "evil"):
+                enqueue_batch(queue, "items", name)
+            abandon(server, queue, job_id_of("items", "dead"))
+            server.lmove(queue.key, queue.intermediate_queue_key)
+            server.hset(SafeJob.key_for(job_id_of("items", "evil")), "status", "hacked")
+            server.sadd("rq:workers:stream-hash", "rq:worker:gone")
+            server.zadd(queue.started_job_registry.key, {"poison": 0})
+            with running(broker, apply, maintenance_seconds=0):
+                wait_until(lambda: {"good", "dead", "stranded"} <= set(done), what="the jobs to be done")
+                wait_until(lambda: waiting_ids(broker, queue) == set(), what="the queue to be empty")
+                bad = SafeJob.key_for(job_id_of("items", "bad"))
+                wait_until(lambda: server.hget(bad, "status") == b"failed", what="the bad job to fail")
+                assert live_workers(broker, HASH_QUEUE)
+    finally:
+        server.execute_command("ACL", "DELUSER", "worker")
 
 
 def test_a_refused_command_ends_the_worker_with_its_error(broker: Any, queue: SafeQueue) -> None:

@@ -112,6 +112,12 @@ def test_the_death_of_one_leaves_the_others_alone(start: Start, tmp_path: Path) 
     assert [gone(pid) for pid in first] == [False, True, False]
 
 
+def test_each_child_has_a_session_of_its_own_so_ctrl_c_is_for_the_supervisor(start: Start, tmp_path: Path) -> None:
+    start(NAP, processes=2)
+    sessions = [os.getsid(pid) for pid in wait_for_lives(tmp_path, 2)]
+    assert len({*sessions, os.getsid(0)}) == 3
+
+
 def test_a_command_that_cannot_be_started_is_tried_again(start: Start, tmp_path: Path) -> None:
     program = tmp_path / "program"
     supervisor = start(NAP, command=[str(program)])

@@ -36,9 +36,7 @@ def sources() -> Mapping[str, str]:
         return (folder / f"{name}.lua").read_text(encoding="utf-8")
 
     shared = text("partition")
-    return {name: text(name) for name in _OF_AN_INDEX} | {
-        name: shared + text(name) for name in _OF_A_PARTITION
-    }
+    return {name: text(name) for name in _OF_AN_INDEX} | {name: shared + text(name) for name in _OF_A_PARTITION}
 
 
 class Scripts:

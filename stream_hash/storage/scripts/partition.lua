@@ -12,18 +12,6 @@ local prefix = string.sub(KEYS[1], 1, -6) -- without 'state'
 local NUMBER, SEQUENCE, LABEL, LABEL_SEQUENCE, METADATA, MEMBERS = 1, 2, 3, 4, 5, 6
 local CAPACITY = 16777216 -- 2^24 item numbers
 
-local function load_record(id)
-  local text = redis.call('HGET', prefix .. 'records', id)
-  if text then
-    return cjson.decode(text)
-  end
-  return nil
-end
-
-local function save_record(id, record)
-  redis.call('HSET', prefix .. 'records', id, cjson.encode(record))
-end
-
 local function digits(number)
   return string.format('%.0f', number)
 end
@@ -39,7 +27,7 @@ local function member_of(high, low, number)
   if high == 0 then
     return digits(low)
   end
-  return digits(high) .. string.format('%09d', low)
+  return string.format('%.0f%09d', high, low)
 end
 
 local function add_member(generation, member, codes)

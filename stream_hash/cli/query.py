@@ -1,0 +1,169 @@
+"""query: the nearest items to vectors from a file or stdin, or to an item."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_hash import formats
+from stream_hash.cli.options import format_option, json_option, opened, server_options
+from stream_hash.cli.output import json_line, line, pairs, table
+from stream_hash.client import Index
+from stream_hash.environment import Environment
+from stream_hash.errors import FormatError, StreamHashError, UsageError
+from stream_hash.formats import Rejected
+from stream_hash.service.search import Answer
+
+
+@click.command(short_help="Find the nearest items.")
+@click.argument("name")
+@click.argument("source", type=click.Choice(["-"]), metavar="[-]", required=False)
+@click.option("--vectors", help="File of queries; - is stdin.")
+@click.option("--id", "item_id", help="Query with the vector of this item, which is then among the answers.")
+@click.option("-k", "k", type=click.IntRange(1, 10_000), default=10, show_default=True, help="Answers a query.")
+@click.option(
+    "--radius", type=click.IntRange(min=0), help="Probe every bucket within this Hamming distance. [default: 2]"
+)
+@click.option("--budget", type=click.IntRange(min=1), help="Probe the likeliest buckets until they hold as many.")
+@click.option("--exact", is_flag=True, help="Rank every item of the index.")
+@click.option("--explain", is_flag=True, help="Tell how the answers were found.")
+@click.option("--limit", type=click.IntRange(min=1), help="Queries to answer.")
+@format_option
+@json_option
+@server_options
+def query(
+    environment: Environment,
+    name: str,
+    source: str | None,
+    vectors: str | None,
+    item_id: str | None,
+    k: int,
+    radius: int | None,
+    budget: int | None,
+    exact: bool,
+    explain: bool,
+    limit: int | None,
+    format_: str,
+    as_json: bool,
+) -> None:
+    """Find the k nearest items to each query, best first.
+
+    Queries come from a file (--vectors), from stdin (-), or are the vector of an item (--id). Each is
+    answered as soon as it is read. The score is the cosine, the inner product, or the negated distance
+    under l2: larger is nearer. A radius that holds fewer than k items is widened, and the answer says so.
+
+    \b
+    Example:
+      stream-hash query photos --id cat.jpg -k 5
+      stream-hash query photos --vectors queries.npy --budget 1000 --json
+    """
+    given = [value for value in (source, vectors, item_id) if value is not None]
+    if len(given) != 1:
+        raise click.UsageError("Name the queries by one of --vectors FILE, --id ID and -.")
+    index = Index(name, opened(environment))
+    bits = index.settings.bits
+    reading: dict[str, Any] = {"format": format_, "limit": limit, "dimension": index.settings.dimension}
+    queries = _read(given[0], reading) if item_id is None else iter([(item_id, _vector_of(index, item_id))])
+    for query_id, answer in _answers(index, queries, exact, {"k": k, "radius": radius, "budget": budget}):
+        if as_json:
+            json_line(_as_json(query_id, answer, explain))
+        else:
+            _print(query_id, answer, bits if explain else None)
+
+
+def _vector_of(index: Index, item_id: str) -> NDArray[np.float32]:
+    (item,) = index.get([item_id])
+    if item is None:
+        raise StreamHashError(
+            f"index {index.name!r} has no item {item_id!r}",
+            why="it was never stored, is still pending, or was deleted",
+            remedy=f"stream-hash status {index.name}",
+        )
+    return item.vector
+
+
+def _read(source: str, reading: dict[str, Any]) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """The queries of a file, which is checked as a whole first, or those of stdin, each as it comes."""
+    if source != "-":
+        yield from zip(*formats.read_queries(Path(source), **reading), strict=True)
+        return
+    for part in formats.read(sys.stdin.buffer, chunk_items=1, labels=False, **reading):
+        if isinstance(part, Rejected):
+            raise FormatError(
+                f"{part.where} of standard input is no query", why=part.reason, remedy="mend or remove it"
+            )
+        yield part.ids[0], part.vectors[0]
+
+
+def _answers(
+    index: Index, queries: Iterator[tuple[str, NDArray[np.float32]]], exact: bool, plan: dict[str, Any]
+) -> Iterator[tuple[str, Answer]]:
+    """Each query with its answer. An exact search reads the whole index, so it does it once for all queries."""
+    if exact:
+        ids, vectors = zip(*queries, strict=True)
+        yield from zip(ids, index.query(np.stack(vectors), exact=True, **plan), strict=True)
+        return
+    for query_id, vector in queries:
+        try:
+            (answer,) = index.query(vector, **plan)
+        except UsageError as error:
+            raise UsageError(
+                f"query {query_id!r} cannot be answered", why=f"{error}: {error.why}", remedy=error.remedy
+            ) from error
+        yield query_id, answer
+
+
+def _as_json(query_id: str, answer: Answer, explain: bool) -> dict[str, Any]:
+    """What scripts rely on; new keys may be added, these stay."""
+    value: dict[str, Any] = {
+        "query": query_id,
+        "generation": answer.generation,
+        "probes": answer.probes,
+        "candidates": answer.candidates,
+        "reranked": answer.reranked,
+        "seconds": round(answer.seconds, 6),
+        "results": [
+            {"id": result.id, "score": result.score, "label": result.label}
+            | ({} if result.metadata is None else {"metadata": result.metadata})
+            for result in answer.results
+        ],
+        "radius": answer.radius,
+        "widened": answer.widened,
+    }
+    if explain:
+        value["codes"] = answer.codes
+        value["buckets"] = answer.buckets
+        value["stages"] = {stage: round(seconds, 6) for stage, seconds in answer.stages.items()}
+    return value
+
+
+def _print(query_id: str, answer: Answer, bits: int | None) -> None:
+    """A table for people; `bits` of a code when the answer is to be explained."""
+    title = f"query {query_id}"
+    if answer.widened:
+        title += f" (radius widened to {answer.radius})"
+    rows = [
+        [rank, result.id, f"{result.score:.6f}", _label(result.label)] for rank, result in enumerate(answer.results, 1)
+    ]
+    table(["rank", "id", "score", "label"], rows, title=title)
+    if bits is not None:
+        explained: list[tuple[str, object]] = [("generation", answer.generation)]
+        explained += [(f"code of table {number}", f"{code:0{bits}b}") for number, code in enumerate(answer.codes)]
+        explained += [("radius", "-" if answer.radius is None else answer.radius)]
+        explained += [("probes", answer.probes), ("buckets", f"{answer.buckets} not empty")]
+        explained += [("candidates", answer.candidates), ("reranked", answer.reranked)]
+        explained += [(stage, f"{seconds * 1e3:.2f} ms") for stage, seconds in answer.stages.items()]
+        pairs([*explained, ("in all", f"{answer.seconds * 1e3:.2f} ms")])
+    line("")
+
+
+def _label(label: Any) -> str:
+    if label is None:
+        return "-"
+    return ", ".join(map(str, label)) if isinstance(label, list) else str(label)

@@ -1,0 +1,106 @@
+"""up, down: the embedded server and its hash workers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from click.core import ParameterSource
+
+from stream_hash.cli.options import data_dir_option, json_option, opened
+from stream_hash.cli.output import json_line, line, note, progress
+from stream_hash.environment import Environment, read_environment
+from stream_hash.errors import UsageError
+from stream_hash.storage.server import EmbeddedServer, ServerStatus
+from workers.detached import Fleet, FleetStatus
+
+
+@click.command(short_help="Start the embedded server and hash workers.")
+@click.option("--workers", type=click.IntRange(0, 256), default=2, show_default=True, help="Worker processes.")
+@data_dir_option
+@click.option("--broker-url", help="Server of the queue, if it is another one.")
+@json_option
+@click.pass_context
+def up(ctx: click.Context, workers: int, data_dir: Path | None, broker_url: str | None, as_json: bool) -> None:
+    """Start the embedded server and hash workers, which then run until `stream-hash down`.
+
+    They belong to the data directory: what runs there already is left as it is.
+
+    \b
+    Example:
+      stream-hash up --workers 4
+    """
+    environment = embedded_environment(broker_url=broker_url, data_dir=data_dir)
+    server, fleet = start(environment, workers)
+    running = fleet.processes if fleet else 0
+    if running != workers and ctx.get_parameter_source("workers") == ParameterSource.COMMANDLINE:
+        note(
+            f"{running} workers run already; to have {workers}: stream-hash down && stream-hash up --workers {workers}"
+        )
+    if as_json:
+        json_line(
+            {
+                "url": server.url,
+                "pid": server.pid,
+                "engine": server.engine,
+                "version": server.version,
+                "directory": str(server.directory),
+                "workers": running,
+                "supervisor": fleet.pid if fleet else None,
+            }
+        )
+        return
+    line(f"server   {server.url} (pid {server.pid}, {server.engine} {server.version})")
+    line(f"workers  {running}" + (f" (supervisor's pid {fleet.pid})" if fleet else ""))
+
+
+def embedded_environment(*, data_dir: Path | None, broker_url: str | None = None) -> Environment:
+    """The environment when it means the embedded server. Raises UsageError when it names another one."""
+    environment = read_environment(broker_url=broker_url, data_dir=data_dir)
+    if environment.url is not None:
+        raise UsageError(
+            f"a server is configured by {environment.url_source}",
+            why="the embedded server would be started, and other commands would not use it",
+            remedy=f"stream-hash worker, to work for that server; or leave out {environment.url_source}",
+        )
+    return environment
+
+
+def start(environment: Environment, workers: int) -> tuple[ServerStatus, FleetStatus | None]:
+    """Have the server of a data directory and its workers running, and the workers at work."""
+    with progress("starting the server") as show:
+        server = EmbeddedServer(environment.data_dir).start()
+        fleet = Fleet(environment.data_dir)
+        status = fleet.status()
+        if workers and status is None:
+            show(f"starting {workers} workers")
+            status = fleet.start(workers, server.url, environment.broker_url)
+        if status:
+            fleet.wait_until_working(opened(environment).broker, status.processes)
+    return server, status
+
+
+@click.command(short_help="Stop the embedded server and its workers.")
+@data_dir_option
+@json_option
+def down(data_dir: Path | None, as_json: bool) -> None:
+    """Stop the hash workers, which finish what they are doing, and then the embedded server.
+
+    What was accepted and not yet hashed is kept in the data directory.
+
+    \b
+    Example:
+      stream-hash down
+    """
+    directory = read_environment(data_dir=data_dir).data_dir
+    with progress("stopping the workers") as show:
+        workers = Fleet(directory).stop()
+        show("stopping the server")
+        server = EmbeddedServer(directory).stop()
+    if as_json:
+        json_line({"server": server, "workers": workers})
+    elif not server and not workers:
+        line(f"nothing runs in {directory}")
+    else:
+        stopped = [what for what, was in (("workers", workers), ("server", server)) if was]
+        line(f"stopped {' and '.join(stopped)}")

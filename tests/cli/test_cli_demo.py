@@ -1,0 +1,108 @@
+"""demo: its table, and that it leaves nothing behind."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from stream_hash.storage.server import EmbeddedServer
+from tests.cli.support import Cli, processes
+from tests.servers import bundled_binary, running_server, wait_until
+from workers.detached import Fleet
+
+Spawn = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def temporary(home: Path, name: str) -> Iterator[Path]:
+    """Where the demo makes its directories; none of them may be left."""
+    path = home / name
+    path.mkdir()
+    yield path
+    assert list(path.iterdir()) == []
+    assert not [process for process in processes() if str(path) in process.command]
+
+
+def test_demo_shows_speed_and_precision_and_leaves_nothing(spawn: Spawn, temporary: Path) -> None:
+    # A server in the environment is not what a demo should write to.
+    env = {"TMPDIR": str(temporary), "STREAM_HASH_URL": "redis://elsewhere.invalid"}
+    process = spawn("demo", env=env)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    speed, queries, header, *rows, verdict = out.splitlines()
+    assert speed.startswith("1597 items through the queue and 2 workers in ")
+    assert speed.endswith(" items/s")
+    assert queries == "200 queries, held out:"
+    assert header.split() == ["plan", "precision@10", "found", "candidates", "probes", "p50", "ms"]
+    assert [row.split()[:-5] for row in rows] == [*(["radius", str(r)] for r in range(5)), ["exact"]]
+    assert verdict.startswith("verify: 1597 items in ")
+    assert verdict.endswith(" 0 violations")
+
+
+def test_demo_in_json_on_a_given_server(invoke: Cli, home: Path, name: str, temporary: Path) -> None:
+    directory = home / f"{name}-server"
+    directory.mkdir()
+    with running_server(bundled_binary(), directory) as url:
+        outcome = invoke("demo", "--url", url, "--json", env={"TMPDIR": str(temporary)})
+        assert outcome.code == 0
+        speed, *rows, verdict = outcome.lines
+        assert list(speed) == ["index", "items", "queries", "seconds", "items_per_second"]
+        assert (speed["items"], speed["queries"]) == (1597, 200)
+        assert [row["radius"] for row in rows] == [0, 1, 2, 3, 4, None]
+        assert {row["plan"] for row in rows[:-1]} == {"radius"}
+        for row in rows:
+            assert list(row) == [
+                *("plan", "radius", "precision_at_10", "found", "candidates", "probes", "p50_milliseconds")
+            ]
+        precisions = [row["precision_at_10"] for row in rows]
+        assert precisions == sorted(precisions)
+        assert precisions[-1] > 0.95
+        # Not widened: radius 0 holds far fewer than ten items.
+        assert rows[0]["probes"] == 1
+        assert rows[0]["found"] < 5
+        assert rows[-1]["plan"] == "exact"
+        assert rows[-1]["candidates"] == 1597
+        assert verdict["violations"] == []
+        assert outcome.err == f"the index stays on the server: {speed['index']}\n"
+        assert invoke("status", speed["index"], "--url", url, "--json").json["items"] == 1597
+        assert invoke("status", "--url", url, "--json").json["workers"] == []
+
+
+def test_demo_keep_leaves_all_running_and_says_how_to_go_on(invoke: Cli, home: Path, name: str) -> None:
+    directory = home / name
+    try:
+        outcome = invoke("demo", "--keep", "--data-dir", directory, "--json")
+        assert outcome.code == 0
+        commands = [line.split()[1:] for line in outcome.err.splitlines() if line.startswith("  stream-hash ")]
+        assert [command[0] for command in commands] == ["query", "status", "down"]
+        query, status, down = (invoke(*command) for command in commands)
+        assert query.code == 0
+        assert query.out.startswith("query digit-")
+        assert (status.code, down.code) == (0, 0)
+        assert down.out == "stopped workers and server\n"
+    finally:
+        Fleet(directory).stop()
+        EmbeddedServer(directory).stop()
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 128 + signal.SIGTERM)], ids=["Ctrl-C", "SIGTERM"]
+)
+def test_demo_cleans_up_when_it_is_stopped(spawn: Spawn, temporary: Path, number: int, code: int) -> None:
+    process = spawn("demo", env={"TMPDIR": str(temporary)})
+    wait_until(lambda: list(temporary.glob("sh-demo-*/worker.sock")), what="the workers' supervisor")
+    process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (code, "")
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("args", [["--keep", "--url", "redis://x"], ["--data-dir", "x"]])
+def test_demo_refuses_options_that_do_not_go_together(invoke: Cli, args: list[str]) -> None:
+    outcome = invoke("demo", *args)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.endswith("  fix: stream-hash demo --keep\n")

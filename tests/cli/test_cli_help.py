@@ -1,0 +1,103 @@
+"""Help: complete, with examples, and cheap."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import click
+import pytest
+
+from stream_hash import __version__
+from stream_hash.cli import COMMANDS, main
+from tests.cli.support import Cli
+
+HEAVY = {"numpy", "redis", "rq", "sklearn", "scipy", "rich"}
+
+
+def command(name: str) -> click.Command:
+    found = main.get_command(click.Context(main), name)
+    assert found is not None
+    return found
+
+
+def test_every_command_of_the_contract_is_there() -> None:
+    assert set(COMMANDS) == {
+        *("create", "ingest", "query", "get", "delete", "label"),
+        *("status", "verify", "worker", "up", "down", "demo"),
+    }
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_has_help_with_an_example(invoke: Cli, name: str) -> None:
+    outcome = invoke(name, "--help")
+    assert outcome.code == 0
+    assert "Example:\n" in outcome.out
+    assert f"stream-hash {name}" in outcome.out.partition("Example:")[2]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_table_of_short_helps_says_what_the_commands_say(name: str) -> None:
+    assert command(name).short_help == COMMANDS[name][1]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_option_has_a_help_text_or_choices(name: str) -> None:
+    for parameter in command(name).params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help or isinstance(parameter.type, click.Choice), parameter.opts
+
+
+def test_help_lists_the_commands_in_order(invoke: Cli) -> None:
+    outcome = invoke("--help")
+    assert outcome.code == 0
+    listed = [line.split()[0] for line in outcome.out.partition("Commands:\n")[2].splitlines()]
+    assert listed == list(COMMANDS)
+
+
+def test_the_version_is_the_package_s(invoke: Cli) -> None:
+    assert invoke("--version").out == f"stream-hash, version {__version__}\n"
+
+
+@pytest.mark.parametrize("args", [["--help"], ["--version"]])
+def test_help_imports_nothing_heavy(variables: dict[str, str], args: list[str]) -> None:
+    code = (
+        "import sys\nfrom stream_hash.cli import main\n"
+        f"try: main({args!r})\nexcept SystemExit as end: assert end.code == 0\n"
+        f"print('LOADED', *sorted(set({sorted(HEAVY)!r}) & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "LOADED"
+
+
+def test_a_query_imports_neither_scikit_learn_nor_scipy(variables: dict[str, str]) -> None:
+    code = "import sys, stream_hash.cli.query; print('LOADED', *sorted({'sklearn', 'scipy'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=True)
+    assert done.stdout == "LOADED\n"
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["frobnicate"], "No such command 'frobnicate'"),
+        (["create", "photos"], "Missing option '--dim'"),
+        (["create", "photos", "--dim", "many"], "'many' is not a valid integer"),
+        (["create", "photos", "--dim", "8", "--metric", "hamming"], "'hamming' is not one of"),
+        (["ingest", "photos"], "Missing argument 'FILE...|-'"),
+        (["query", "photos"], "Name the queries by one of"),
+        (["query", "photos", "-", "--id", "a"], "Name the queries by one of"),
+        (["query", "photos", "--id", "a", "-k", "0"], "0 is not in the range"),
+        (["label", "photos", "a"], "Give ID and LABEL, or --file FILE."),
+        (["label", "photos", "a", "b", "--file", "c"], "Give ID and LABEL, or --file FILE."),
+        (["label", "photos"], "Give ID and LABEL, or --file FILE."),
+        (["worker", "--processes", "0"], "0 is not in the range"),
+        (["status", "--jsno"], "No such option"),
+    ],
+)
+def test_bad_usage_ends_with_2_and_says_how_to_ask_for_help(invoke: Cli, args: list[Any], message: str) -> None:
+    outcome = invoke(*args)
+    assert outcome.code == 2
+    assert outcome.out == ""
+    assert message in outcome.err
+    assert "--help' for help." in outcome.err

@@ -1,0 +1,171 @@
+"""up, down, worker: who starts what, who ends it, and what is left."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stream_hash.environment import Environment
+from stream_hash.service.connections import Connections
+from stream_hash.service.status import hash_workers
+from stream_hash.storage.server import EmbeddedServer
+from tests.cli.support import Cli, children_of, is_gone, processes
+from tests.servers import bundled_binary, running_server, wait_until
+from workers.detached import Fleet
+
+Spawn = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def directory(home: Path, name: str) -> Iterator[Path]:
+    """A data directory of this test's own; whatever runs in it is ended."""
+    path = home / name
+    yield path
+    Fleet(path).stop()
+    EmbeddedServer(path).stop()
+
+
+def workers_at_work(url: str) -> int:
+    return len(hash_workers(Connections.open(url)))
+
+
+def test_up_starts_a_server_and_workers_and_down_ends_both(invoke: Cli, directory: Path) -> None:
+    started = invoke("up", "--data-dir", directory, "--json")
+    assert started.code == 0
+    assert list(started.json) == ["url", "pid", "engine", "version", "directory", "workers", "supervisor"]
+    assert started.json["workers"] == 2
+    assert started.json["directory"] == str(directory)
+    assert len(children_of(started.json["supervisor"])) == 2
+    found = invoke("status", "--data-dir", directory, "--json").json
+    assert len(found["workers"]) == 2
+    assert found["indexes"] == []
+
+    stopped = invoke("down", "--data-dir", directory, "--json")
+    assert (stopped.code, stopped.json) == (0, {"server": True, "workers": True})
+    assert is_gone(started.json["pid"])
+    assert is_gone(started.json["supervisor"])
+    again = invoke("down", "--data-dir", directory)
+    assert (again.code, again.out) == (0, f"nothing runs in {directory}\n")
+
+
+def test_what_was_accepted_survives_down_and_up(invoke: Cli, directory: Path) -> None:
+    def run(*args: object, **others: Any) -> Any:
+        outcome = invoke(*args, "--data-dir", directory, **others)
+        assert outcome.code == 0, outcome.err
+        return outcome
+
+    run("up", "--workers", 0)
+    run("create", "a", "--dim", 2)
+    run("ingest", "a", "-", stdin=b'{"id": "x", "vector": [1, 2]}')
+    assert run("down", "--json").json == {"server": True, "workers": False}
+    assert run("up", "--workers", 1, "--json").json["workers"] == 1
+    wait_until(lambda: run("status", "a", "--json").json["items"] == 1, what="the item to be hashed")
+    run("verify", "a")
+
+
+def test_eight_that_race_start_one_server_and_one_fleet(spawn: Spawn, directory: Path) -> None:
+    racing = [spawn("up", "--data-dir", directory, "--workers", 2, "--json") for _ in range(8)]
+    outcomes = [process.communicate(timeout=60) for process in racing]
+    assert [process.returncode for process in racing] == [0] * 8, outcomes
+    assert len({out for out, _ in outcomes}) == 1
+    supervisor = json.loads(outcomes[0][0])["supervisor"]
+    assert len(children_of(supervisor)) == 2
+    mine = [process.pid for process in processes() if f"workers.detached {directory}" in process.command]
+    assert mine == [supervisor]
+
+
+def test_up_again_leaves_what_runs_and_says_when_another_number_was_asked_for(invoke: Cli, directory: Path) -> None:
+    first = invoke("up", "--data-dir", directory, "--workers", 1, "--json").json
+    assert invoke("up", "--data-dir", directory, "--json").json == first
+    other = invoke("up", "--data-dir", directory, "--workers", 3, "--json")
+    assert (other.code, other.json) == (0, first)
+    assert other.err == "1 workers run already; to have 3: stream-hash down && stream-hash up --workers 3\n"
+
+
+def test_up_starts_what_is_missing(invoke: Cli, directory: Path) -> None:
+    first = invoke("up", "--data-dir", directory, "--workers", 1, "--json").json
+    os.kill(first["pid"], signal.SIGKILL)
+    wait_until(lambda: is_gone(first["pid"]), what="the killed server to go")
+    second = invoke("up", "--data-dir", directory, "--json").json
+    assert second["pid"] != first["pid"]
+    assert second["supervisor"] == first["supervisor"]
+
+    (worker,) = children_of(second["supervisor"])
+    os.kill(second["supervisor"], signal.SIGKILL)
+    wait_until(lambda: is_gone(worker), what="the worker to leave with its supervisor")
+    third = invoke("up", "--data-dir", directory, "--workers", 1, "--json").json
+    assert third["pid"] == second["pid"]
+    assert third["supervisor"] != second["supervisor"]
+
+
+@pytest.mark.parametrize("variable", ["STREAM_HASH_URL", "REDIS_URL"])
+def test_up_is_a_usage_error_when_a_server_is_configured(invoke: Cli, directory: Path, variable: str) -> None:
+    for args in (["up"], ["demo", "--keep"]):
+        outcome = invoke(*args, env={variable: "redis://elsewhere", "STREAM_HASH_DATA_DIR": str(directory)})
+        assert (outcome.code, outcome.out) == (2, "")
+        what, _, fix = outcome.err.splitlines()
+        assert what == f"Error: a server is configured by {variable}"
+        assert "stream-hash worker" in fix
+    assert not directory.exists()
+
+
+def test_workers_that_cannot_start_are_told_with_the_end_of_their_log(directory: Path) -> None:
+    directory.mkdir(mode=0o700)
+    fleet = Fleet(directory)
+    fleet.start(1, f"unix://{directory}/nobody.sock")
+    with (
+        running_server(bundled_binary(), directory) as url,
+        pytest.raises(Exception, match="not at work after") as told,
+    ):
+        fleet.wait_until_working(Connections.open(url).broker, 1, timeout_seconds=2)
+    assert "its log ends with:" in told.value.why
+    fleet.stop()
+
+
+def test_a_foreign_workers_package_is_not_run(spawn: Spawn, directory: Path, tmp_path: Path) -> None:
+    directory.mkdir(mode=0o700)
+    for place in (directory, tmp_path):  # where the supervisor works, and where the user stands
+        (place / "workers").mkdir()
+        (place / "workers" / "__init__.py").write_text("raise SystemExit('foreign code was run')")
+    code = "import sys; sys.path.remove(''); from stream_hash.cli import main; main()"
+    up = spawn("up", "--workers", 1, "--data-dir", directory, command=[sys.executable, "-c", code])
+    _, err = up.communicate(timeout=60)
+    assert up.returncode == 0, err
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_worker_runs_in_the_foreground_until_it_is_told_to_stop(
+    spawn: Spawn, home: Path, name: str, count: int
+) -> None:
+    directory = home / name
+    directory.mkdir()
+    with running_server(bundled_binary(), directory) as url:
+        secret = url.replace("unix://", "unix://:hunter2@")
+        with Connections.open(url).client as client:
+            client.config_set("requirepass", "hunter2")
+        process = spawn("worker", "--processes", count, env={"STREAM_HASH_URL": secret})
+        wait_until(lambda: workers_at_work(secret) == count, what="the workers to be at work")
+        assert len(children_of(process.pid)) == (count if count > 1 else 0)
+        assert not [other.command for other in processes() if "hunter2" in other.command]
+        process.terminate()
+        out, err = process.communicate(timeout=20)
+        assert (process.returncode, out) == (0, "")
+        assert "hunter2" not in err
+        assert workers_at_work(secret) == 0
+
+
+def test_a_worker_of_a_data_directory_finds_its_server(spawn: Spawn, invoke: Cli, directory: Path) -> None:
+    invoke("up", "--workers", 0, "--data-dir", directory)
+    process = spawn("worker", "--data-dir", directory)
+    connections = Connections.of(Environment(None, None, directory))
+    wait_until(lambda: len(hash_workers(connections)) == 1, what="the worker to be at work")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 0
