@@ -65,7 +65,7 @@ def gist_like(rng: np.random.Generator, count: int) -> tuple[NDArray[np.float32]
     labels = rng.integers(CLASSES, size=count)
     spectrum = np.arange(1, DIMENSION + 1, dtype=np.float32) ** np.float32(-0.45)
     directions, _ = np.linalg.qr(rng.standard_normal((DIMENSION, DIMENSION)))
-    centres = 0.6 * rng.standard_normal((CLASSES, DIMENSION), dtype=np.float32)
+    centres = 0.25 * rng.standard_normal((CLASSES, DIMENSION), dtype=np.float32)
     latent = (centres[labels] + rng.standard_normal((count, DIMENSION), dtype=np.float32)) * spectrum
     deviations = latent @ directions.astype(np.float32)
     deviations *= np.float32(0.022 / deviations.std())

@@ -43,7 +43,7 @@ def nearest(query: NDArray[np.float64], x: NDArray[np.float64], metric: Metric) 
     else:
         scores = (x * query).sum(axis=1)
         if metric == "cosine":
-            scores = scores / (np.sqrt((x * x).sum(axis=1)) * np.sqrt((query * query).sum()))
+            scores = scores / np.sqrt((x * x).sum(axis=1) * (query * query).sum())
     return [int(row) for row in np.argsort(-scores, kind="stable")[:RESULTS]]
 
 

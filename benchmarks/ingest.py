@@ -91,19 +91,14 @@ def _tables(result: dict[str, Any]) -> list[str]:
         ("ratio (target: at least 0.25)", rate("ratio", 3)),
     ]
     memory = [("bytes an item beside the vector", "without labels", "all labelled")]
-    memory += [
-        (
-            f"{name} (target: at most 400)" if name == "used_memory" else name,
-            *(f"{kind[key]:.0f}" for kind in (plain, labelled)),
-        )
-        for name in ("used_memory", "used_memory_dataset")
-        for key in (f"{name}_bytes_per_item",)
-    ]
-    kinds: dict[str, list[float]] = {}
-    for column, kind in enumerate((plain, labelled)):
-        for row in kind["by_kind"]:
-            kinds.setdefault(row["kind"], [0.0, 0.0])[column] = row["bytes_per_item"]
-    memory += [(f"  {name}", *(f"{size:.1f}" for size in sizes)) for name, sizes in kinds.items() if max(sizes) >= 0.05]
+    for name, target in (("used_memory", " (target: at most 400)"), ("used_memory_dataset", "")):
+        sizes = [f"{kind[f'{name}_bytes_per_item']:.0f}" for kind in (plain, labelled)]
+        memory.append((name + target, sizes[0], sizes[1]))
+    kinds = [{row["kind"]: row["bytes_per_item"] for row in kind["by_kind"]} for kind in (plain, labelled)]
+    for name in kinds[1]:
+        both = [kind.get(name, 0.0) for kind in kinds]
+        if max(both) >= 0.05:
+            memory.append((f"  {name}", f"{both[0]:.1f}", f"{both[1]:.1f}"))
     return [
         f"{result['data']}: {result['items']:,} × {result['dimension']}, {result['workers']} workers",
         table(rates),

@@ -20,7 +20,7 @@ class RoundTrips:
 def counted() -> Iterator[RoundTrips]:
     """Count those of every client in this process inside the block."""
     trips = RoundTrips()
-    send = AbstractConnection.send_packed_command
+    send: Any = AbstractConnection.send_packed_command
 
     def counting(connection: AbstractConnection, *arguments: Any, **options: Any) -> Any:
         trips.count += 1

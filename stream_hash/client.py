@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,11 +11,12 @@ from numpy.typing import NDArray
 
 from stream_hash.errors import UsageError
 from stream_hash.numerics.validation import vector_faults
+from stream_hash.service.checking import equal_lengths, float32, id_list, label_list, real_array, whole_number
 from stream_hash.service.connections import Connections
 from stream_hash.service.handle import IndexHandle
 from stream_hash.service.items import Item, delete_items, get_items, label_items
 from stream_hash.service.search import Answer, Plan, Searcher
-from stream_hash.service.status import index_status
+from stream_hash.service.status import Buried, dead_letters, index_status
 from stream_hash.service.verify import Report, verify
 from stream_hash.settings import IndexSettings, Label, check_name
 from stream_hash.storage.connection import redis_errors
@@ -47,25 +49,30 @@ class Index:
         settings: IndexSettings,
         connections: Connections | str | None = None,
         *,
-        sample: NDArray[np.float32] | None = None,
+        sample: NDArray[np.floating[Any]] | Sequence[Sequence[float]] | None = None,
     ) -> Index:
         """Create an index, or open it when it stands with equal settings.
 
-        sample : (n, dimension) float32 vectors whose mean is frozen in generation 1. Without one, that is the
+        sample : (n, dimension) vectors whose mean is frozen in generation 1. Without one, that is the
         mean of the first batch of at least 100 items, or zero when the first batch is smaller.
 
         Raises IndexExistsError when it stands with other settings.
         """
         check_name(name)
-        if sample is not None:
-            _check_sample(sample, settings)
+        if not isinstance(settings, IndexSettings):
+            raise UsageError(
+                f"the settings are {reprlib.repr(settings)}",
+                why="an index is described by IndexSettings",
+                remedy="give IndexSettings(dimension=D)",
+            )
+        rows = None if sample is None else _checked_sample(sample, settings)
         opened = connections if isinstance(connections, Connections) else Connections.open(connections)
         with redis_errors():
             Store(opened.client, name).create(settings)
         index = cls(name, opened)
-        if sample is not None and not any(state.live for state in index._handle.states):
+        if rows is not None and not any(state.live for state in index._handle.states):
             with redis_errors():
-                index._handle.begin_first_generation(np.ascontiguousarray(sample, dtype=np.float32))
+                index._handle.begin_first_generation(rows)
         return index
 
     @property
@@ -96,29 +103,48 @@ class Index:
         widen : False returns only what the radius or the budget finds, be it fewer.
         Raises UsageError for a query that cannot be ranked.
         """
-        queries = np.ascontiguousarray(np.atleast_2d(np.asarray(vectors)), dtype=np.float32)
+        queries = _queries(vectors)
+        k = whole_number(k, "k")
+        plan = Plan(
+            None if radius is None else whole_number(radius, "the radius"),
+            None if budget is None else whole_number(budget, "the budget"),
+            bool(exact),
+            bool(widen),
+        )
         with redis_errors():
-            return self._searcher.search(queries, k, Plan(radius, budget, exact, widen))
+            return self._searcher.search(queries, k, plan)
 
     def get(self, ids: Sequence[str]) -> list[Item | None]:
-        """The items with these ids, None for each that is not there."""
+        """The items with these ids, None for each that is not there. Raises InvalidItemError on no id."""
+        wanted = id_list(ids)
         with redis_errors():
-            return get_items(self._handle, ids)
+            return get_items(self._handle, wanted)
 
     def delete(self, ids: Sequence[str]) -> list[str]:
         """Delete items now; returns those of the ids that had no item."""
+        wanted = id_list(ids)
         with redis_errors():
-            return delete_items(self._handle, ids)
+            return delete_items(self._handle, wanted)
 
     def label(self, ids: Sequence[str], labels: Sequence[Label | None]) -> list[str]:
         """Label items now, None taking a label away; returns those of the ids that have no item."""
+        wanted, values = id_list(ids), label_list(labels) or []
+        equal_lengths(wanted, labels=values)
         with redis_errors():
-            return label_items(self._handle, ids, labels)
+            return label_items(self._handle, wanted, values)
 
     def status(self) -> dict[str, Any]:
         """Settings, generations, counts and the ledger's balance, as plain JSON values."""
         with redis_errors():
             return index_status(self._handle)
+
+    def dead_letters(self, limit: int = 100) -> list[Buried]:
+        """What was accepted and no worker could store, with the reason: the oldest ones, up to `limit`."""
+        limit = whole_number(limit, "the limit")
+        if limit < 1:
+            raise UsageError(f"the limit is {limit}", why="there is nothing to return", remedy="raise it")
+        with redis_errors():
+            return dead_letters(self._handle, limit)
 
     def verify(self) -> Report:
         """Check every invariant of the index; may run beside any traffic."""
@@ -133,12 +159,25 @@ class Index:
             return index_names(opened.client)
 
 
-def _check_sample(sample: NDArray[np.float32], settings: IndexSettings) -> None:
-    if sample.ndim != 2 or sample.shape[1] != settings.dimension:
+def _queries(vectors: object) -> NDArray[np.float32]:
+    """(n_queries, dimension) float32; the dimension is still to be checked."""
+    array = real_array(vectors, "the queries")
+    if not array.ndim:
         raise UsageError(
-            f"the sample has shape {sample.shape}",
+            f"the query is the one number {array}", why="a query is a vector", remedy="give its coordinates"
+        )
+    return float32(np.atleast_2d(array))
+
+
+def _checked_sample(sample: object, settings: IndexSettings) -> NDArray[np.float32]:
+    array = real_array(sample, "the vectors of the sample")
+    if array.ndim != 2 or array.shape[1] != settings.dimension:
+        raise UsageError(
+            f"the sample has shape {array.shape}",
             why=f"the index is to hold vectors of {settings.dimension} coordinates",
             remedy="give an array of that many columns",
         )
-    for row, fault in vector_faults(np.asarray(sample, dtype=np.float32), settings.metric).items():
+    rows = float32(array)
+    for row, fault in vector_faults(rows, settings.metric).items():
         raise UsageError(f"row {row} of the sample cannot be used", why=fault, remedy="leave it out")
+    return rows

@@ -24,13 +24,16 @@ _KEYS = frozenset({"url", "broker_url", "data_dir"})
 class Environment:
     """url : of the server, None for the embedded one. broker_url : of the queue's, None for the same server.
 
-    data_dir : the directory of the embedded server. url_source : what named the url, for messages.
+    data_dir : the directory of the embedded server. url_source, broker_url_source : what named each, for
+    messages. data_dir_given : whether the directory was given, and neither configured nor the default.
     """
 
     url: str | None
     broker_url: str | None
     data_dir: Path
     url_source: str = ""
+    broker_url_source: str = ""
+    data_dir_given: bool = False
 
 
 def read_environment(
@@ -48,19 +51,34 @@ def read_environment(
     stored = _read_file(env)
     home = Path(env.get("XDG_DATA_HOME") or Path("~/.local/share").expanduser())
     directory = data_dir or _path(env.get("STREAM_HASH_DATA_DIR") or stored.get("data_dir")) or home / "stream-hash"
-    named = {
-        "--url": url,
-        "STREAM_HASH_URL": env.get("STREAM_HASH_URL"),
-        "REDIS_URL": env.get("REDIS_URL"),
-        "the configuration file": stored.get("url"),
-    }
-    source = next((name for name, value in named.items() if value), "")
-    return Environment(
-        url=named.get(source),
-        url_source=source,
-        broker_url=broker_url or env.get("STREAM_HASH_BROKER_URL") or stored.get("broker_url"),
-        data_dir=directory.absolute(),
+    url_source, url = _first(
+        {
+            "--url": url,
+            "STREAM_HASH_URL": env.get("STREAM_HASH_URL"),
+            "REDIS_URL": env.get("REDIS_URL"),
+            "the configuration file": stored.get("url"),
+        }
     )
+    broker_url_source, broker_url = _first(
+        {
+            "--broker-url": broker_url,
+            "STREAM_HASH_BROKER_URL": env.get("STREAM_HASH_BROKER_URL"),
+            "the configuration file": stored.get("broker_url"),
+        }
+    )
+    return Environment(
+        url=url,
+        broker_url=broker_url,
+        data_dir=directory.absolute(),
+        url_source=url_source,
+        broker_url_source=broker_url_source,
+        data_dir_given=data_dir is not None,
+    )
+
+
+def _first(named: Mapping[str, str | None]) -> tuple[str, str | None]:
+    """The first source that names something, and what it names."""
+    return next(((source, value) for source, value in named.items() if value), ("", None))
 
 
 def _path(text: str | None) -> Path | None:

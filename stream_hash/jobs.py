@@ -21,7 +21,7 @@ _SERVER_FAULTS: Final = (
     exceptions.ReadOnlyError,
     exceptions.ClusterDownError,
 )
-"""Errors that say nothing about a batch: it may be tried again for ever."""
+"""Errors that say nothing about a batch: the attempt does not count, if the server can still be told so."""
 
 
 def apply_batch(context: Context, index: str, batch: str) -> None:

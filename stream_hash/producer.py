@@ -11,6 +11,7 @@ Rules
 from __future__ import annotations
 
 import logging
+import reprlib
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -30,6 +31,7 @@ from stream_hash.errors import (
     UsageError,
 )
 from stream_hash.queue import HASH_QUEUE, SafeQueue, enqueue_batch
+from stream_hash.service.checking import checked_upsert, id_list, real_array, whole_number
 from stream_hash.service.connections import Connections
 from stream_hash.service.handle import IndexHandle
 from stream_hash.service.ingest import item_faults
@@ -38,8 +40,6 @@ from stream_hash.settings import (
     MAX_BATCH_ITEMS,
     Label,
     check_name,
-    label_text,
-    metadata_text,
 )
 from stream_hash.storage.codec import Batch, Operation
 from stream_hash.storage.connection import redis_errors
@@ -90,6 +90,7 @@ class Producer:
             self._handle = IndexHandle(self._connections.client, index)
         self.settings = self._handle.settings
         room = MAX_BATCH_BYTES // (4 * self.settings.dimension)
+        batch_items, max_pending = whole_number(batch_items, "batch_items"), whole_number(max_pending, "max_pending")
         if not 1 <= batch_items <= min(MAX_BATCH_ITEMS, room):
             raise UsageError(
                 f"batch_items is {batch_items}",
@@ -130,7 +131,8 @@ class Producer:
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
         """Store an item, replacing whatever stood under its id. Raises InvalidItemError."""
-        self.upsert_many([item_id], np.asarray(vector)[None, ...], [label], [metadata])
+        row = real_array(vector, "the coordinates", error=InvalidItemError)
+        self.upsert_many([item_id], row[None, ...], [label], [metadata])
 
     def upsert_many(
         self,
@@ -146,11 +148,11 @@ class Producer:
         Returns what is wrong with which positions; these are left out if `skip_invalid`. Otherwise the first
         of them is raised as InvalidItemError, and no item of the call is taken.
         """
-        batch, faults = self._checked(ids, vectors, labels, metadata)
+        batch, faults = checked_upsert(self.settings, ids, vectors, labels, metadata)
         if faults and not skip_invalid:
             position = min(faults)
             raise InvalidItemError(
-                f"item {ids[position]!r:.80} (position {position}) cannot be stored",
+                f"item {reprlib.repr(batch.ids[position])} (position {position}) cannot be stored",
                 why=faults[position],
                 remedy="mend it, or leave it out",
             )
@@ -167,51 +169,16 @@ class Producer:
         metadata: Sequence[Mapping[str, Any] | None] | None = None,
     ) -> dict[int, str]:
         """What `upsert_many` would refuse, a reason by position. Nothing is sent."""
-        return self._checked(ids, vectors, labels, metadata)[1]
+        return checked_upsert(self.settings, ids, vectors, labels, metadata)[1]
 
     def delete(self, ids: Sequence[str]) -> None:
         """Delete items once all that was sent before is applied; see `Index.delete` to delete at once."""
-        batch = Batch("delete", list(ids))
+        batch = Batch("delete", id_list(ids))
         for position, fault in item_faults(batch, self.settings).items():
-            raise InvalidItemError(f"the id at position {position} cannot be deleted", why=fault)
+            raise InvalidItemError(
+                f"the id at position {position} cannot be deleted", why=fault, remedy="mend it, or leave it out"
+            )
         self._add(batch)
-
-    def _checked(
-        self,
-        ids: Sequence[str],
-        vectors: NDArray[np.floating[Any]],
-        labels: Sequence[Label | None] | None,
-        metadata: Sequence[Mapping[str, Any] | None] | None,
-    ) -> tuple[Batch, dict[int, str]]:
-        array = np.asarray(vectors)
-        if array.dtype.kind not in "fiu":
-            raise InvalidItemError(
-                f"the vectors have dtype {array.dtype}",
-                why="coordinates are real numbers",
-                remedy="convert them",
-            )
-        if array.ndim != 2:
-            raise InvalidItemError(
-                f"the vectors have shape {array.shape}",
-                why=f"index {self._handle.name!r} holds vectors of {self.settings.dimension} coordinates",
-                remedy="give an array with one of them in each row",
-            )
-        for name, values in (("vectors", array), ("labels", labels), ("metadata", metadata)):
-            if values is not None and len(values) != len(ids):
-                raise UsageError(
-                    f"there are {len(ids)} ids and {len(values)} {name}",
-                    why="each item has one",
-                    remedy="give lists of equal length",
-                )
-        faults: dict[int, str] = {}
-        label_texts = _texts(label_text, labels, len(ids), faults)
-        metadata_texts = _texts(metadata_text, metadata, len(ids), faults)
-        with np.errstate(over="ignore"):
-            rows = np.ascontiguousarray(array, dtype=np.float32)
-            stored = rows.astype(np.float16).astype(np.float32) if self.settings.dtype == "float16" else rows
-        batch = Batch("upsert", list(ids), rows, label_texts, metadata_texts)
-        checked = Batch("upsert", batch.ids, stored)  # the texts are our own
-        return batch, item_faults(checked, self.settings) | faults
 
     def _add(self, batch: Batch) -> None:
         """Buffer items, sending each batch that is full. Another operation first sends what is buffered."""
@@ -324,17 +291,6 @@ class Producer:
                 letters += [letter for letter in page if letter.batch.startswith(self._name)]
                 after = page[-1].first
         return letters
-
-
-def _texts(convert: Any, values: Sequence[Any] | None, count: int, faults: dict[int, str]) -> list[str]:
-    """Labels or metadata as JSON text; what cannot be converted is noted by position."""
-    texts = [""] * count
-    for position, value in enumerate(values or ()):
-        try:
-            texts[position] = convert(value)
-        except InvalidItemError as error:
-            faults[position] = f"{error}; {error.why}"
-    return texts
 
 
 def _joined(parts: Sequence[Batch]) -> Batch:

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 import re
+import reprlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from numbers import Integral
 from typing import Any, Final, Literal, TypeAlias, cast
 
 from stream_hash.errors import InvalidItemError, UsageError
@@ -66,17 +69,20 @@ class IndexSettings:
             ("seed", 0, 2**32 - 1),
         ):
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            if not _is_whole(value) or not low <= value <= high:
                 raise UsageError(
-                    f"{name} is {value!r}",
+                    f"{name} is {reprlib.repr(value)}",
                     why=f"it must be a whole number from {low} to {high}",
                     remedy=f"choose another {name}",
                 )
+            object.__setattr__(self, name, operator.index(value))  # numpy's integers have no JSON form
         for name, allowed in (("metric", ("cosine", "l2", "inner")), ("dtype", ("float32", "float16"))):
             value = getattr(self, name)
-            if value not in allowed:
+            if not isinstance(value, str) or value not in allowed:
                 raise UsageError(
-                    f"{name} is {value!r}", why=f"it must be one of {', '.join(allowed)}", remedy="choose one"
+                    f"{name} is {reprlib.repr(value)}",
+                    why=f"it must be one of {', '.join(allowed)}",
+                    remedy="choose one",
                 )
 
     def to_json(self) -> str:
@@ -94,14 +100,14 @@ class IndexSettings:
         return ", ".join(f"{name} {mine[name]}, not {theirs[name]}" for name in mine if mine[name] != theirs[name])
 
 
-def check_name(name: str, what: str = "index name") -> str:
+def check_name(name: object, what: str = "index name") -> str:
     """`name` itself when it may be used in a key.
 
     Raises UsageError otherwise: a brace or a colon would change which hash slot a key falls in.
     """
-    if not NAME.fullmatch(name):
+    if not isinstance(name, str) or not NAME.fullmatch(name):
         raise UsageError(
-            f"the {what} is {name!r}",
+            f"the {what} is {reprlib.repr(name)}",
             why="a name has 1 to 64 letters, digits, underscores and dashes",
             remedy="choose another name",
         )
@@ -113,12 +119,14 @@ def check_id(item_id: object) -> str:
     if isinstance(item_id, str) and item_id.isascii() and 1 <= len(item_id) <= MAX_ID_BYTES:
         return item_id  # nearly all of them: as many bytes as characters
     if not isinstance(item_id, str):
-        raise InvalidItemError(f"an item's id is {item_id!r}", why="an id is text", remedy="convert the id to a string")
+        raise InvalidItemError(
+            f"an item's id is {reprlib.repr(item_id)}", why="an id is text", remedy="convert the id to a string"
+        )
     try:
         length = len(item_id.encode())
     except UnicodeEncodeError as error:
         raise InvalidItemError(
-            f"an item's id is {item_id!r}", why="it has no UTF-8 form", remedy="give the item another id"
+            f"an item's id is {reprlib.repr(item_id)}", why="it has no UTF-8 form", remedy="give the item another id"
         ) from error
     if not 1 <= length <= MAX_ID_BYTES:
         shown = item_id if length <= MAX_ID_BYTES else item_id[:32] + "…"
@@ -135,13 +143,19 @@ def label_text(label: object) -> str:
     if label is None:
         return ""
     members = label if isinstance(label, list) else [label]
-    if not members or any(isinstance(m, bool) or not isinstance(m, (str, int)) for m in members):
+    if not members or not all(isinstance(m, str) or _is_whole(m) for m in members):
         raise InvalidItemError(
-            f"a label is {label!r:.64}",
+            f"a label is {reprlib.repr(label)}",
             why="a label is text, a whole number, or a list of these",
             remedy="convert it",
         )
-    return _bounded_json(label, "label", MAX_LABEL_BYTES)
+    plain = [m if isinstance(m, str) else operator.index(cast("int", m)) for m in members]
+    return _bounded_json(plain if isinstance(label, list) else plain[0], "label", MAX_LABEL_BYTES)
+
+
+def _is_whole(value: object) -> bool:
+    """Whether `value` is a whole number: numpy's count, and truth values do not."""
+    return type(value) is int or (isinstance(value, Integral) and not isinstance(value, bool))
 
 
 def metadata_text(metadata: object) -> str:
@@ -150,7 +164,7 @@ def metadata_text(metadata: object) -> str:
         return ""
     if not isinstance(metadata, Mapping):
         raise InvalidItemError(
-            f"an item's metadata is {metadata!r:.64}",
+            f"an item's metadata is {reprlib.repr(metadata)}",
             why="metadata is a JSON object",
             remedy="wrap it in one",
         )
@@ -178,7 +192,7 @@ def _bounded_json(value: object, what: str, limit_bytes: int) -> str:
         length = len(text.encode())
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidItemError(
-            f"an item's {what} is {value!r:.64}",
+            f"an item's {what} is {reprlib.repr(value)}",
             why=f"it has no JSON form: {error}",
             remedy=f"mend the {what}",
         ) from error

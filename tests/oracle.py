@@ -108,7 +108,7 @@ def logical_dump(client: Client, index: str, settings: IndexSettings) -> bytes:
             ]
             for i, r in records.items()
         }
-        state = {k.decode(): v.decode() for k, v in client.hgetall(keys.state).items() if k != b"next"}
+        state = {k.decode(): v.decode() for k, v in client.hgetall(keys.state).items() if k not in (b"next", b"nonce")}
         tombstones = sorted((m.decode(), s) for m, s in client.zrange(keys.tombstones, 0, -1, withscores=True))
         labelled = sorted((owner[int(m)], s) for m, s in client.zrange(keys.labelled, 0, -1, withscores=True))
         partitions.append([state, items, buckets, directories, tombstones, labelled])
@@ -149,7 +149,7 @@ def naive_search(
     else:
         scores = (x * q).sum(axis=1)
         if metric == "cosine":
-            scores = scores / (np.sqrt((x**2).sum(axis=1)) * np.sqrt((q**2).sum()))
+            scores = scores / np.sqrt((x**2).sum(axis=1) * (q**2).sum())
     order = sorted(range(len(ids)), key=lambda i: (-scores[i], ids[i]))
     return [ids[i] for i in order[:k]]
 

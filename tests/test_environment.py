@@ -48,3 +48,12 @@ def test_a_configuration_file_that_is_wrong_is_refused_by_name(text: str, tmp_pa
 def test_a_configuration_file_that_is_named_must_be_there(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no file"):
         read_environment(variables={"STREAM_HASH_CONFIG": str(tmp_path / "missing.toml")})
+
+
+def test_what_named_each_server_is_kept_for_messages(variables: dict[str, str]) -> None:
+    found = read_environment(variables=variables)
+    assert (found.url_source, found.broker_url_source, found.data_dir_given) == ("STREAM_HASH_URL", "", False)
+    found = read_environment(url="redis://a", broker_url="redis://b", data_dir=Path("/c"), variables=variables)
+    assert (found.url_source, found.broker_url_source, found.data_dir_given) == ("--url", "--broker-url", True)
+    found = read_environment(variables=variables | {"STREAM_HASH_BROKER_URL": "redis://b"})
+    assert (found.broker_url, found.broker_url_source) == ("redis://b", "STREAM_HASH_BROKER_URL")

@@ -7,38 +7,36 @@ It holds, beside the embedded server's own files::
     workers.log    what it and its workers say; workers.log.previous is of the fleet before
 
 Rules
-1. *The lock is the fleet.* A starter takes `flock` on it and hands the open descriptor on, so of many that
-   race one starts a fleet and the others see it answer. Workers do not inherit it: it is free as soon as the
-   supervisor is gone, and what it left behind ends by itself (supervisor.py, rule 4).
-2. Looking takes a shared lock, starting an exclusive one: those who look never keep each other from seeing
-   that nobody is there.
-3. Nobody sends a signal to a number read from a file, which may be another process by now, or one of another
+1. *The lock is the fleet* (stream_hash/storage/lock.py): of many starters that race one starts a fleet, and the
+   others see it answer. Workers do not inherit it: it is free as soon as the supervisor is gone, and what it
+   left behind ends by itself (supervisor.py, rule 4).
+2. Nobody sends a signal to a number read from a file, which may be another process by now, or one of another
    container. A supervisor is asked through its socket, and signals itself.
-4. It has a session of its own (Ctrl-C reaches a terminal's whole process group), no parent and none of the
-   starter's pipes. URLs reach it and its workers by the environment: others can read a command line.
-5. Each is started with -P: a folder called `workers` where the user happens to stand is not ours.
+3. It outlives its starter (stream_hash/storage/daemon.py). URLs reach it and its workers by the environment:
+   others can read a command line.
+4. Each is started with -P: a folder called `workers` where the user happens to stand is not ours.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import logging
 import os
 import shlex
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from stream_hash.errors import StreamHashError
+from stream_hash.storage.daemon import launch
+from stream_hash.storage.lock import is_free, try_lock
 from workers.supervisor import GRACE_SECONDS, PIPE_VARIABLE, Supervisor
 
 POLL_SECONDS: Final = 0.02
@@ -78,7 +76,7 @@ class Fleet:
             status = self.status()
             if status is not None:
                 return status
-            with self._locked(fcntl.LOCK_EX) as lock:
+            with try_lock(self._lock) as lock:
                 if lock is not None:
                     if launched:
                         raise self._failure("the supervisor of the workers ended as soon as it was started")
@@ -95,7 +93,7 @@ class Fleet:
         """
         deadline = time.monotonic() + timeout_seconds
         stopping: int | None = None
-        while not self._is_free():
+        while not is_free(self._lock):
             status = self._ask(b"status" if stopping else b"stop")
             if stopping and status and status.pid != stopping:
                 return True  # it ended, and somebody has started the next one since
@@ -149,46 +147,13 @@ class Fleet:
             return FleetStatus(**json.loads(answer))
         return None
 
-    @contextlib.contextmanager
-    def _locked(self, kind: int) -> Iterator[int | None]:
-        """The descriptor of the lock, or None when somebody else's keeps us from having it (rule 2)."""
-        descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            try:
-                fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-                held = True
-            except BlockingIOError:
-                held = False
-            yield descriptor if held else None
-        finally:
-            os.close(descriptor)
-
-    def _is_free(self) -> bool:
-        if not self._lock.exists():
-            return True
-        with self._locked(fcntl.LOCK_SH) as lock:
-            return lock is not None
-
     def _launch(self, lock: int, processes: int, url: str, broker_url: str) -> None:
-        if self.log.exists():
-            self.log.replace(self.log.with_name("workers.log.previous"))
         environment = {**os.environ, "STREAM_HASH_URL": url, "STREAM_HASH_BROKER_URL": broker_url}
         # What this process imports from, wherever the child works; without it, -P would hide a source tree.
         environment["PYTHONPATH"] = os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path)
         environment.pop(PIPE_VARIABLE, None)
-        with self.log.open("wb") as log:
-            launcher = subprocess.run(  # noqa: S603 - our own module, and no shell reads the command
-                [*_PYTHON, "workers.detached", str(self._socket), str(processes)],
-                check=False,
-                cwd=self._directory,
-                env=environment,
-                pass_fds=[lock],
-                start_new_session=True,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
-        if launcher.returncode != 0:
+        command = [*_PYTHON, "workers.detached", str(self._socket), str(processes)]
+        if not launch(command, lock=lock, log=self.log, environment=environment):
             raise self._failure("the supervisor of the workers cannot be started")
 
     def _failure(self, what: str) -> StreamHashError:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import sys
 from pathlib import Path
 
 import click
 
-from stream_hash.errors import StreamHashError, UsageError
+from stream_hash.errors import StreamHashError
 from stream_hash.queue import HASH_QUEUE
+from stream_hash.storage.urls import refuse_password
 from workers.supervisor import Supervisor, leave_with_supervisor
 
 URL_VARIABLE = "STREAM_HASH_URL"
@@ -37,15 +37,12 @@ def run(url: str | None = None, broker_url: str | None = None, *, processes: int
         return Supervisor(command, processes, environment=environment).run()
 
     # Not needed by a supervisor, and half a second of imports.
-    from threadpoolctl import threadpool_limits
-
     from stream_hash.jobs import FUNCTIONS
     from stream_hash.service.context import open_context
     from workers.base import StreamWorker
+    from workers.tuning import tune
 
-    # One process, one thread. A batch is a product of a tenth of a millisecond; the threads that BLAS starts for it
-    # spin on for longer, and take the processor from the other workers and the server.
-    threadpool_limits(1)
+    tune()
     leave_with_supervisor()
     context = open_context(url, broker_url)
     worker = StreamWorker(
@@ -67,12 +64,7 @@ def main(url: str | None, broker_url: str | None, processes: int) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     try:
         for variable, value in ((URL_VARIABLE, url), (BROKER_URL_VARIABLE, broker_url)):
-            if value and re.search(r"//[^/]*:[^/]*@", value):
-                raise UsageError(
-                    "a URL on the command line holds a password",
-                    why="everybody on this machine can read it in the list of processes",
-                    remedy=f"set {variable} instead",
-                )
+            refuse_password(value, variable)
         code = run(url, broker_url, processes=processes)
     except StreamHashError as error:
         click.echo(f"Error: {error}\n  why: {error.why}\n  fix: {error.remedy}", err=True)

@@ -32,6 +32,7 @@ COMMANDS: Final = {
     "label": ("items", "Label items."),
     "status": ("index", "Show the server, or one index."),
     "verify": ("index", "Check every invariant of an index."),
+    "evaluate": ("evaluate", "Compare ways of hashing on a labelled file."),
     "worker": ("worker", "Run hash workers in the foreground."),
     "up": ("server", "Start the embedded server and hash workers."),
     "down": ("server", "Stop the embedded server and its workers."),

@@ -6,12 +6,10 @@ import contextlib
 import secrets
 import shlex
 import shutil
-import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
-from typing import Final, NoReturn
+from typing import Final
 
 import click
 
@@ -19,6 +17,7 @@ from stream_hash.cli.digits import QUERIES, Digits, Row, measure, stream
 from stream_hash.cli.options import data_dir_option, json_option, opened
 from stream_hash.cli.output import json_line, line, note, progress, table
 from stream_hash.cli.server import embedded_environment, start
+from stream_hash.cli.signals import ignore_signals, signals_that_end
 from stream_hash.environment import Environment
 from stream_hash.errors import UsageError
 from stream_hash.service.connections import Connections
@@ -90,40 +89,16 @@ def _temporary(url: str | None) -> Iterator[Connections]:
     server, fleet = EmbeddedServer(directory), Fleet(directory)
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
-        stack.enter_context(_signals_that_end())
+        stack.enter_context(signals_that_end())
         stack.callback(server.stop, timeout_seconds=10.0)
         stack.callback(fleet.stop, timeout_seconds=30.0)
-        stack.callback(_ignore_signals)
+        stack.callback(ignore_signals)
         address = url or server.start().url
         connections = opened(Environment(address, None, directory))
         others = {worker.name for worker in hash_workers(connections)}
         fleet.start(WORKERS, address)
         fleet.wait_until_working(connections.broker, WORKERS, besides=others)
         yield connections
-
-
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-@contextlib.contextmanager
-def _signals_that_end() -> Iterator[None]:
-    """Let SIGTERM and a closed terminal clean up as Ctrl-C does, and none of them disturb the cleaning."""
-
-    def end(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - a signal handler's signature
-        _ignore_signals()
-        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
-
-    before = {number: signal.signal(number, end) for number in _SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _ignore_signals() -> None:
-    for number in _SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
 
 
 def _print(items: int, seconds: float, rows: list[Row], report: Report) -> None:

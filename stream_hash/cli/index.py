@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -14,11 +14,15 @@ from stream_hash.cli.output import json_line, line, note, pairs, table
 from stream_hash.client import Index
 from stream_hash.environment import Environment
 from stream_hash.service.connections import embedded_url
-from stream_hash.service.status import server_status
+from stream_hash.service.status import Buried, server_status
 from stream_hash.settings import IndexSettings, Metric, VectorType
-from stream_hash.storage.connection import redacted
+from stream_hash.storage.urls import redacted
 
 _DEFAULTS = IndexSettings(1)
+
+SHOWN_LETTERS: Final = 100
+SHOWN_IDS: Final = 3
+"""Ids of a dead letter in the table; --json gives all."""
 
 
 @click.command(short_help="Create an index.")
@@ -77,17 +81,24 @@ def create(
 
 @click.command(short_help="Show the server, or one index.")
 @click.argument("name", required=False)
+@click.option("--dead", is_flag=True, help="Of NAME, list the items that no worker could store: the oldest 100.")
 @json_option
 @server_options
-def status(environment: Environment, name: str | None, as_json: bool) -> None:
+def status(environment: Environment, name: str | None, dead: bool, as_json: bool) -> None:
     """Show the server, its workers and its indexes; or, given a NAME, one index.
 
     \b
     Example:
       stream-hash status
       stream-hash status photos --json
+      stream-hash status photos --dead
     """
+    if dead and name is None:
+        raise click.UsageError("Give the NAME of an index with --dead.")
     connections = opened(environment)
+    if name is not None and dead:
+        _print_dead(Index(name, connections).dead_letters(SHOWN_LETTERS), as_json)
+        return
     if name is not None:
         _print_index(Index(name, connections).status(), as_json)
         return
@@ -111,6 +122,23 @@ def _print_index(found: dict[str, Any], as_json: bool) -> None:
     if generations:
         line("")
         table(["generation", "kind", "created", "sha256"], [_generation(record) for record in generations])
+
+
+def _print_dead(letters: list[Buried], as_json: bool) -> None:
+    if as_json:
+        for letter in letters:
+            json_line(asdict(letter))
+    elif letters:
+        rows = [[letter.first, letter.items, _ids(letter.ids), letter.reason, letter.batch] for letter in letters]
+        table(["first", "items", "ids", "reason", "batch"], rows)
+    else:
+        line("no dead letters")
+    if len(letters) == SHOWN_LETTERS:
+        note(f"the oldest {SHOWN_LETTERS}; there may be more")
+
+
+def _ids(ids: list[str]) -> str:
+    return ", ".join(ids[:SHOWN_IDS]) + (f" and {len(ids) - SHOWN_IDS} more" if len(ids) > SHOWN_IDS else "")
 
 
 def _generation(record: dict[str, Any]) -> list[object]:

@@ -11,6 +11,7 @@ from stream_hash.cli.options import data_dir_option, json_option, opened
 from stream_hash.cli.output import json_line, line, note, progress
 from stream_hash.environment import Environment, read_environment
 from stream_hash.errors import UsageError
+from stream_hash.service.connections import data_dir_words
 from stream_hash.storage.server import EmbeddedServer, ServerStatus
 from workers.detached import Fleet, FleetStatus
 
@@ -34,9 +35,9 @@ def up(ctx: click.Context, workers: int, data_dir: Path | None, broker_url: str 
     server, fleet = start(environment, workers)
     running = fleet.processes if fleet else 0
     if running != workers and ctx.get_parameter_source("workers") == ParameterSource.COMMANDLINE:
-        note(
-            f"{running} workers run already; to have {workers}: stream-hash down && stream-hash up --workers {workers}"
-        )
+        where = data_dir_words(environment)
+        again = f"stream-hash down{where} && stream-hash up{where} --workers {workers}"
+        note(f"{running} workers run already; to have {workers}: {again}")
     if as_json:
         json_line(
             {

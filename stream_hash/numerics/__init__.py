@@ -1,4 +1,9 @@
 """The mathematics: numpy, scipy and scikit-learn only; no Redis, no RQ, no files.
 
-Read in this order: codes, hyperplanes, model, validation, probing, ranking, evaluation.
+What the index uses: codes, hyperplanes, model, validation, probing, ranking.
+
+What learns, as scikit-learn estimators: lsh, rotation (ITQ), labels, graph, smoothing, code_words, directions,
+class_book, feature_maps, learners, grh, tutorial; then fused, asymmetric and bit_health.
+
+What measures, in memory: evaluation, protocol, methods, bucket_table, comparison, summary.
 """

@@ -31,6 +31,12 @@ from stream_hash.numerics.codes import pack_bits
 from stream_hash.numerics.hyperplanes import gaussian_hyperplanes
 from stream_hash.settings import SIGNATURE_BITS, IndexSettings, Metric
 
+MANY_DOUBTS = 0.05
+"""The share of margins within rounding error from which a second product, in float64, costs less than single sums."""
+
+EXACT_BYTES = 8 * 1024 * 1024
+"""Memory for the rows of single sums that are computed together."""
+
 
 @dataclass(frozen=True)
 class Encoded:
@@ -103,6 +109,18 @@ class Model:
 
     def _margins(self, vectors: NDArray[np.float32], query: bool) -> NDArray[np.float64]:
         """w·z + b for every hyperplane, with its exact sign. Shape (n, n_hyperplanes)."""
+        margins, slack = self._rounded_margins(vectors, query)
+        doubtful = np.abs(margins) < slack
+        if np.count_nonzero(doubtful) > MANY_DOUBTS * doubtful.size:  # a finer product settles nearly all
+            margins, slack = self._rounded_margins(vectors.astype(np.float64), query)
+            doubtful = np.abs(margins) < slack
+        rows, columns = np.nonzero(doubtful)
+        if len(rows):
+            margins[rows, columns] = self._exact_margins(vectors, rows, columns, query)
+        return margins
+
+    def _rounded_margins(self, vectors: NDArray[Any], query: bool) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Margins by one matrix product in the vectors' own precision, and how far they may be off."""
         lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
         factor, lift = self._embedding(vectors, lengths, query)
         margins = (vectors @ self._normals.T).astype(np.float64)
@@ -112,17 +130,14 @@ class Model:
         if self.metric == "cosine":
             margins -= self._at_mean
         margins += lift[:, None] * self._lift + self.offsets
-        # |float32 dot product − exact| ≤ dimension · 2⁻²⁴ · ‖w‖‖x‖ (N. Higham, "Accuracy and stability of
+        # |rounded dot product − exact| ≤ dimension · unit · ‖w‖‖x‖ (N. Higham, "Accuracy and stability of
         # numerical algorithms", equation 3.5); four times that covers the embedding's own rounding.
+        unit = float(np.finfo(vectors.dtype).eps) / 2
         reach = (lengths + self._mean_length) * factor + 1.0
-        slack = self.dimension * 2.0**-22 * reach[:, None] * self._lengths
-        rows, columns = np.nonzero(np.abs(margins) < slack)
-        if len(rows):
-            margins[rows, columns] = self._exact_margins(vectors, rows, columns, query)
-        return margins
+        return margins, 4 * (self.dimension + 4) * unit * reach[:, None] * self._lengths
 
     def _embedding(
-        self, vectors: NDArray[np.float32], lengths: NDArray[np.float64], query: bool
+        self, vectors: NDArray[Any], lengths: NDArray[np.float64], query: bool
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """What a vector is multiplied by, and its extra coordinate: two arrays of shape (n,)."""
         none = np.zeros(len(vectors))
@@ -140,8 +155,9 @@ class Model:
     ) -> NDArray[np.float64]:
         """Single margins in float64. Each is a sum along its own row, whatever else is asked for."""
         exact = np.empty(len(rows))
-        for start in range(0, len(rows), 4_096):
-            piece = slice(start, start + 4_096)
+        step = max(1, EXACT_BYTES // (8 * self.dimension))
+        for start in range(0, len(rows), step):
+            piece = slice(start, start + step)
             x = vectors[rows[piece]].astype(np.float64)
             w = self.hyperplanes[columns[piece]].astype(np.float64)
             if self.metric == "cosine" or query:

@@ -75,7 +75,8 @@ def directed(
     """
     bits = margins.shape[1]
     costs = [
-        unpack_bits(stored ^ np.uint64(code), bits) @ np.abs(margin)
+        # not `@`: see ranking.py
+        np.vecdot(unpack_bits(stored ^ np.uint64(code), bits), np.abs(margin))
         for (stored, _), code, margin in zip(directories, codes, margins, strict=True)
     ]
     order = np.argsort(np.concatenate(costs), kind="stable")

@@ -28,17 +28,22 @@ class NearestK:
         self._ranked: list[tuple[float, str]] = []
 
     def offer(self, ids: Sequence[str], vectors: NDArray[np.float32]) -> None:
-        """Consider more vectors. vectors : (n, dimension) float32; ids : n different texts."""
+        """Consider more vectors. vectors : (n, dimension) float32; ids : n different texts.
+
+        An id offered before, as happens when an item is written while all are being read, counts as offered now.
+        """
         if not len(ids):
             return
         kept = self._contenders(vectors)
         scores = exact_scores(self._query, vectors[kept], self._metric)
         pairs = [(-score, ids[i]) for score, i in zip(scores.tolist(), kept.tolist(), strict=True)]
-        self._ranked = sorted(self._ranked + pairs)[: self._k]
+        again = {item_id for _, item_id in self._ranked}.intersection(ids)
+        before = [pair for pair in self._ranked if pair[1] not in again] if again else self._ranked
+        self._ranked = sorted(before + pairs)[: self._k]
 
     def ranked(self) -> list[tuple[str, float]]:
         """(id, score) of the k nearest, best first; equal scores by id."""
-        return [(item_id, -negated) for negated, item_id in self._ranked]
+        return [(item_id, 0.0 - negated) for negated, item_id in self._ranked]
 
     def _contenders(self, vectors: NDArray[np.float32]) -> NDArray[np.intp]:
         """Positions of the vectors that may be among the k nearest, for all that float32 can tell."""
@@ -77,5 +82,5 @@ def exact_scores(query: NDArray[np.float32], vectors: NDArray[np.float32], metri
     products = (x * q).sum(axis=1)
     if metric == "inner":
         return np.asarray(products)
-    lengths = np.sqrt((x * x).sum(axis=1)) * np.sqrt((q * q).sum())
+    lengths = np.sqrt((x * x).sum(axis=1) * (q * q).sum())  # one root: the cosine of a vector with itself is 1
     return np.asarray(products / np.where(lengths > 0, lengths, 1.0))

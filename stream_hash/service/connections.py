@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import reprlib
+import shlex
 from dataclasses import dataclass
 from typing import Any
 
 from stream_hash.environment import Environment, read_environment
-from stream_hash.errors import ServerUnreachableError
+from stream_hash.errors import ServerUnreachableError, UsageError
 from stream_hash.queue import broker_for
 from stream_hash.storage.connection import Client, connect, is_cluster, redis_errors, url_errors
 from stream_hash.storage.server import EmbeddedServer
@@ -24,7 +26,15 @@ class Connections:
         """Connect to the server at `url`, or else to the one the environment names.
 
         Raises ServerUnreachableError or ServerRefusedError; the embedded server is never started here.
+        UsageError when what is given is no URL.
         """
+        for given in (url, broker_url):
+            if given is not None and not isinstance(given, str):
+                raise UsageError(
+                    f"the connections are {reprlib.repr(given)}",
+                    why="they are a Connections, a URL, or None",
+                    remedy="for clients of your own: Connections(client, broker)",
+                )
         return cls.of(read_environment(url=url, broker_url=broker_url))
 
     @classmethod
@@ -41,6 +51,11 @@ class Connections:
         return cls(client, broker)
 
 
+def data_dir_words(environment: Environment) -> str:
+    """What a command needs beside its name to mean the same data directory."""
+    return f" --data-dir {shlex.quote(str(environment.data_dir))}" if environment.data_dir_given else ""
+
+
 def embedded_url(environment: Environment) -> str:
     """The URL of the embedded server. Raises ServerUnreachableError when it is not running."""
     server = EmbeddedServer(environment.data_dir)
@@ -48,6 +63,6 @@ def embedded_url(environment: Environment) -> str:
         raise ServerUnreachableError(
             f"no server runs in {environment.data_dir}",
             why="no URL is given either (--url, STREAM_HASH_URL, REDIS_URL)",
-            remedy="stream-hash up",
+            remedy=f"stream-hash up{data_dir_words(environment)}",
         )
     return server.url

@@ -6,7 +6,7 @@ import logging
 
 from redis import exceptions
 
-from stream_hash.errors import StreamHashError
+from stream_hash.errors import IndexMissingError, StreamHashError
 from stream_hash.queue import HASH_QUEUE, SafeQueue, enqueue_batch, job_id_of, waiting_ids
 from stream_hash.service.connections import Connections
 from stream_hash.service.handle import IndexHandle
@@ -45,6 +45,8 @@ class Context:
                     lambda index, batch: job_id_of(index, batch) in waiting,
                     lambda index, batch: enqueue_batch(queue, index, batch),
                 )
+            except IndexMissingError:
+                self._handles.pop(name, None)  # listed, and not yet created or wiped
             except (StreamHashError, exceptions.ResponseError):
                 log.exception("index %s could not be swept", name)
         return enqueued

@@ -31,13 +31,21 @@ class IndexHandle:
         self.name = check_name(name)
         self.client = client
         self.store = Store(client, name)
-        self.settings: IndexSettings = self.store.settings()
         self.ledger = Ledger(client, name)
         self.models = Models(client, name)
-        self.reader = Reader(client, name, self.settings)
+        self.reopen()
+
+    def reopen(self) -> None:
+        """Read everything anew: the index was wiped, and one of its name was created again."""
+        self.identity = self.store.settings()
+        self.reader = Reader(self.client, self.name, self.settings)
         self.states: list[State] = self.store.states(self.settings.partitions)
         # live and building of every partition, and those of a moment ago
         self.model = lru_cache(maxsize=8)(self._load_model)
+
+    @property
+    def settings(self) -> IndexSettings:
+        return self.identity.settings
 
     def reload_states(self) -> None:
         """Read again which generations each partition uses."""
@@ -54,5 +62,5 @@ class IndexHandle:
         """
         model = lsh_model(self.settings, sample)
         self.models.publish(FIRST_GENERATION, model.to_arrays(), kind="lsh", created=now_seconds())
-        self.store.activate(self.settings.partitions, FIRST_GENERATION)
+        self.store.activate(self.settings.partitions, FIRST_GENERATION, self.identity.nonce)
         self.reload_states()

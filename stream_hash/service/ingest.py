@@ -32,7 +32,7 @@ from stream_hash.settings import (
 from stream_hash.storage.codec import Batch, decode_batch, encode_batch, encode_values
 from stream_hash.storage.keys import partition_of
 from stream_hash.storage.ledger import DeadLetter, Delivery
-from stream_hash.storage.store import WRITE_ITEMS, Hashed, Stale, State
+from stream_hash.storage.store import WRITE_ITEMS, Hashed, Identity, Stale, State
 
 LEASE_MILLISECONDS: Final = 30_000
 """How long a worker has a batch to itself: many times what the largest batch takes."""
@@ -41,7 +41,10 @@ MAX_DELIVERIES: Final = 3
 """After so many attempts, none of them the server's fault, a batch becomes a dead letter."""
 
 WRITE_BYTES: Final = 1 << 20
-"""Bytes of values in a call of the write script; with WRITE_ITEMS it bounds the call's server time."""
+"""Bytes of values in a call of the write script; with WRITE_ITEMS and WRITE_PLACES it bounds the call's server time."""
+
+WRITE_PLACES: Final = 400
+"""Buckets that the items of a call are put into: an item moved to another costs the server 9 µs for each."""
 
 MEAN_SAMPLE: Final = 100
 """Vectors a first batch must hold for its mean to be worth freezing in generation 1."""
@@ -60,6 +63,8 @@ def apply_batch(handle: IndexHandle, batch_id: str) -> Applied | None:
     delivery = handle.ledger.begin(batch_id, lease_until=now_milliseconds() + LEASE_MILLISECONDS)
     if delivery is None:
         return None
+    if Identity.of(delivery.settings) != handle.identity:
+        handle.reopen()
     if delivery.attempts > MAX_DELIVERIES:
         why = delivery.failure or "the worker died each time"
         return _bury(handle, delivery, f"delivered {MAX_DELIVERIES} times without success; {why}")
@@ -107,15 +112,18 @@ class _Application:
                 partition = partition_of(item_id, self._handle.settings.partitions)
                 by_partition.setdefault(partition, []).append(position)
         for partition, positions in by_partition.items():
-            step = self._items_a_call()
+            step = self._items_a_call(partition)
             for start in range(0, len(positions), step):
                 self._write(partition, positions[start : start + step])
         return self._applied
 
-    def _items_a_call(self) -> int:
-        if self._batch.vectors is None:
-            return WRITE_ITEMS
-        return max(1, min(WRITE_ITEMS, WRITE_BYTES // (4 * self._handle.settings.dimension)))
+    def _items_a_call(self, partition: int) -> int:
+        settings = self._handle.settings
+        generations = max(1, len(self._handle.states[partition].writable))
+        most = min(WRITE_ITEMS, WRITE_PLACES // (settings.tables * generations))
+        if self._batch.vectors is not None:
+            most = min(most, WRITE_BYTES // (4 * settings.dimension))
+        return max(1, most)
 
     def _write(self, partition: int, positions: list[int]) -> None:
         """Write items of one partition, reloading what is live until the partition agrees."""
@@ -128,7 +136,11 @@ class _Application:
             try:
                 outcome = call(partition, state)
             except PartitionFullError as error:
-                self._applied.rejected.update(dict.fromkeys(positions, f"{error}: {error.why}"))
+                if len(positions) == 1:
+                    self._applied.rejected[positions[0]] = f"{error}: {error.why}"
+                else:  # updates of items that are there still have a place
+                    for position in positions:
+                        self._write(partition, [position])
                 return
             if isinstance(outcome, Stale):
                 self._handle.states[partition] = outcome.state

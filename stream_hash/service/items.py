@@ -49,8 +49,10 @@ def get_items(handle: IndexHandle, ids: Sequence[str]) -> list[Item | None]:
     """The items with these ids, None for those that are not there. Two round trips.
 
     A record and a value are read one after the other; when their sequence numbers differ, the item was
-    written in between and is read again.
+    written in between and is read again. Raises InvalidItemError on an id that can be none.
     """
+    for item_id in ids:
+        check_id(item_id)
     found: list[Item | None] = [None] * len(ids)
     open_positions = list(range(len(ids)))
     for _ in range(READ_RETRIES):
@@ -102,7 +104,7 @@ def delete_items(handle: IndexHandle, ids: Sequence[str]) -> list[str]:
 
 def label_items(handle: IndexHandle, ids: Sequence[str], labels: Sequence[Label | None]) -> list[str]:
     """Set labels (None takes one away); returns the ids that have no item yet: their label is held for
-    writes of them that are still on their way.
+    writes of them that are still on their way. Raises InvalidItemError on what can be no id or no label.
     """
     texts = [label_text(label) for label in labels]
     return _apply_now(handle, Batch("label", [check_id(i) for i in ids], labels=texts))

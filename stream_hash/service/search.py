@@ -26,7 +26,7 @@ from stream_hash.numerics.probing import Directory, ball, ball_size, directed, m
 from stream_hash.numerics.ranking import NearestK
 from stream_hash.numerics.validation import vector_faults
 from stream_hash.service.handle import IndexHandle
-from stream_hash.settings import MAX_RESULTS, Label, parse_label, parse_metadata
+from stream_hash.settings import MAX_RESULTS, IndexSettings, Label, parse_label, parse_metadata
 from stream_hash.storage.codec import Record
 from stream_hash.storage.reads import Gathered, Probes, numbers_of
 
@@ -115,8 +115,11 @@ class Searcher:
 
     def __init__(self, handle: IndexHandle) -> None:
         self._handle = handle
-        self._settings = handle.settings
         self._buckets_known = 0
+
+    @property
+    def _settings(self) -> IndexSettings:
+        return self._handle.settings
 
     def search(self, queries: NDArray[np.float32], k: int, plan: Plan) -> list[Answer]:
         """The k nearest items to each query. queries : (n, dimension) float32.
@@ -125,6 +128,13 @@ class Searcher:
         """
         if not 1 <= k <= MAX_RESULTS:
             raise UsageError(f"k is {k}", why=f"it must be from 1 to {MAX_RESULTS}", remedy="choose another k")
+        self._check(queries)
+        if plan.exact:
+            return self._exact(queries, k)
+        return [self._search_one(query, k, plan) for query in queries]
+
+    def _check(self, queries: NDArray[np.float32]) -> None:
+        """Raise UsageError for queries that this index cannot rank."""
         if queries.ndim != 2 or queries.shape[1] != self._settings.dimension:
             raise UsageError(
                 f"the queries have shape {queries.shape}",
@@ -133,9 +143,6 @@ class Searcher:
             )
         for row, fault in vector_faults(queries, self._settings.metric).items():
             raise UsageError(f"query {row} cannot be ranked", why=fault, remedy="leave it out")
-        if plan.exact:
-            return self._exact(queries, k)
-        return [self._search_one(query, k, plan) for query in queries]
 
     def _search_one(self, query: NDArray[np.float32], k: int, plan: Plan) -> Answer:
         start = time.perf_counter()
@@ -145,18 +152,31 @@ class Searcher:
                 _Search(self, query, k, plan, answer).run()
             except _ChangedError:
                 self._handle.reload_states()
+                self._check(query[None, :])  # the index may be another one by now
                 continue
             answer.seconds = time.perf_counter() - start
             return answer
-        raise StreamHashError(
-            f"index {self._handle.name!r} changed {MAX_RETRIES} times during one search",
-            why="its generations or items are being replaced faster than they can be read",
-            remedy="try again",
-        )
+        raise self._restless()
 
     def _exact(self, queries: NDArray[np.float32], k: int) -> list[Answer]:
         """Rank every item: the truth that other plans are measured against."""
         start = time.perf_counter()
+        for _ in range(MAX_RETRIES):
+            answers = self._scan(queries, k)
+            if answers is not None:
+                break
+        else:
+            raise self._restless()
+        for answer in answers:
+            answer.seconds = (time.perf_counter() - start) / len(answers)
+        return answers
+
+    def _scan(self, queries: NDArray[np.float32], k: int) -> list[Answer] | None:
+        """One scan of all items for all queries; None when items that it found were gone at its end."""
+        if self._handle.store.settings() != self._handle.identity:
+            self._handle.reopen()
+            self._check(queries)
+        self._handle.reload_states()
         nearest = [NearestK(query, k, self._settings.metric) for query in queries]
         scanned = 0
         for partition in range(self._settings.partitions):
@@ -164,21 +184,25 @@ class Searcher:
                 scanned += len(values.ids)
                 for one in nearest:
                     one.offer(values.ids, values.vectors)
-        answers = []
         generation = max(state.live for state in self._handle.states)
+        answers = []
         for one in nearest:
-            answer = Answer(generation=generation, candidates=scanned, reranked=scanned)
             ranked = one.ranked()
             records = self._handle.reader.records([item_id for item_id, _ in ranked])
-            answer.results = [
-                _result(item_id, score, record)
-                for (item_id, score), record in zip(ranked, records, strict=True)
-                if record is not None and record.number is not None
-            ]
-            answers.append(answer)
-        for answer in answers:
-            answer.seconds = (time.perf_counter() - start) / len(answers)
+            try:
+                pairs = zip(ranked, records, strict=True)
+                results = [_result(item_id, score, record) for (item_id, score), record in pairs]
+            except _ChangedError:
+                return None
+            answers.append(Answer(results, generation, candidates=scanned, reranked=scanned))
         return answers
+
+    def _restless(self) -> StreamHashError:
+        return StreamHashError(
+            f"index {self._handle.name!r} changed {MAX_RETRIES} times during one search",
+            why="its generations or items are being replaced faster than they can be read",
+            remedy="try again",
+        )
 
 
 class _Search:
@@ -187,7 +211,7 @@ class _Search:
     def __init__(self, searcher: Searcher, query: NDArray[np.float32], k: int, plan: Plan, answer: Answer) -> None:
         self._searcher = searcher
         self._handle = searcher._handle
-        self._settings = searcher._settings
+        self._settings = searcher._handle.settings
         self._query, self._k, self._plan, self._answer = query, k, plan, answer
         self._partitions = [(p, s.live) for p, s in enumerate(self._handle.states) if s.live]
         self._encoded: dict[int, Encoded] = {}
@@ -285,6 +309,9 @@ class _Search:
     def _gather(self, probes: list[Probes]) -> list[Gathered]:
         with self._answer.timed("gather"):
             gathered = self._handle.reader.gather(probes) if probes else []
+        if any(found.nonce != self._handle.identity.nonce for found in gathered):
+            self._handle.reopen()
+            raise _ChangedError
         if any(found.live != probe.generation for probe, found in zip(probes, gathered, strict=True)):
             raise _ChangedError
         self._answer.probes = sum(probe.count for probe in probes)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from stream_hash.errors import IntegrityError
 from stream_hash.queue import HASH_QUEUE, SafeQueue, WorkerInfo, live_workers
 from stream_hash.service.connections import Connections
 from stream_hash.service.handle import IndexHandle
+from stream_hash.storage.codec import decode_batch
 from stream_hash.storage.connection import greeting, is_cluster, redis_errors
 from stream_hash.storage.store import index_names
 
@@ -65,6 +67,36 @@ def index_status(handle: IndexHandle) -> dict[str, Any]:
         "largest_bucket": largest,
         "last_sequence": handle.ledger.last_sequence(),
     }
+
+
+@dataclass(frozen=True)
+class Buried:
+    """Items that no worker could store, or a change of them: a dead letter, for people.
+
+    ids : of the items; none when the batch itself is damaged. reason : why. batch : it came in this one.
+    first : sequence number of the first item. items : how many.
+    """
+
+    ids: list[str]
+    reason: str
+    batch: str
+    first: int
+    items: int
+
+
+def dead_letters(handle: IndexHandle, limit: int) -> list[Buried]:
+    """The oldest dead letters, up to `limit`."""
+    return [
+        Buried(_ids(letter.payload), letter.reason, letter.batch, letter.first, letter.items)
+        for letter in handle.ledger.dead_letters(limit)
+    ]
+
+
+def _ids(payload: bytes) -> list[str]:
+    try:
+        return decode_batch(payload).ids
+    except IntegrityError:
+        return []
 
 
 def _summary(handle: IndexHandle) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 1. Each item is in exactly one bucket a table of each writable generation, under the hash of its vector.
 2. No bucket holds a member without an item.
 3. The directory counts as many members as each bucket holds.
-4. A record, its value and the partition's counts belong together.
+4. A record, its value, its place in the list of labelled items and the partition's counts belong together; no
+   item number is both free and in use.
 5. Only writable generations have buckets.
 6. accepted = applied + pending + dead, and no stored sequence number is above the last one given out.
 
@@ -75,9 +76,15 @@ class _Partition:
         self._inspector = Inspector(handle.client, handle.name, handle.settings)
         self._suspects = _Suspects()
         self._expected: dict[tuple[int, int], list[NDArray[np.uint64]]] = {}
+        self._last_sequence = 0
+        self._labelled: dict[int, int] = {}
+        self._free: set[int] = set()
 
     def verify(self) -> None:
         seen: set[str] = set()
+        self._last_sequence = self._handle.ledger.last_sequence()
+        self._labelled = self._inspector.labelled(self._partition)
+        self._free = set(self._inspector.free_numbers(self._partition))
         for values in self._handle.reader.scan_values(self._partition):
             seen.update(values.ids)
             self._check_values(values)
@@ -102,9 +109,14 @@ class _Partition:
             return
         for row, record in enumerate(records):
             number, sequence = int(values.numbers[row]), int(values.sequences[row])
+            if number in self._free and self._inspector.is_free_and_used(self._partition, number):
+                self._say(f"item number {number} is free and in use")
+            listed = self._labelled.pop(number, None)
             if (
                 record is None
                 or (record.number, record.sequence) != (number, sequence)
+                or sequence > self._last_sequence
+                or listed != (record.label_sequence if record.label else None)
                 or self._wrong_codes(record, encoded, row)
             ):
                 self._suspects.ids.add(values.ids[row])
@@ -175,9 +187,14 @@ class _Partition:
                     f"bucket {code} of table {table}, generation {generation} holds member {member}, "
                     "which belongs to no item"
                 )
-        items, records = self._inspector.counts(self._partition)
-        if items != records:
-            self._say(f"it counts {items} items and has records of {records}")
+        for number in sorted(self._labelled):
+            if self._inspector.is_listed_in_vain(self._partition, number):
+                self._say(f"item number {number} is listed as labelled and belongs to no item")
+        counts = self._inspector.counts(self._partition)
+        if counts.items != counts.records:
+            self._say(f"it counts {counts.items} items and has records of {counts.records}")
+        if counts.items + counts.free != counts.given:
+            self._say(f"of {counts.given} item numbers {counts.items} are in use and {counts.free} free")
 
     def _settle_item(self, item_id: str) -> None:
         view = self._inspector.item(self._partition, item_id)
@@ -192,6 +209,8 @@ class _Partition:
             self._say(f"the record and the value of item {item_id!r} are of different writes")
         if view.record.sequence > self._handle.ledger.last_sequence():
             self._say(f"item {item_id!r} has a sequence number that was never given out")
+        if view.listed != (view.record.label_sequence if view.record.label else None):
+            self._say(f"item {item_id!r} is not listed as labelled under the sequence number of its label")
         self._handle.states[self._partition] = view.state
         encoded = {g: self._handle.model(g).encode(view.value.vectors) for g in view.state.writable}
         if self._wrong_codes(view.record, encoded, 0):

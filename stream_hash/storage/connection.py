@@ -4,22 +4,28 @@ Rules
 1. One client holds the index (a single server or a cluster), another carries the queue: building an RQ
    worker on a client changes that client's socket timeout.
 2. A server that may evict keys is refused: under `allkeys-lru` an index loses buckets without an error.
-3. redis-py sends a command again after a lost reply. Every command of ours may therefore run twice:
-   scripts are keyed by our own batch ids and sequence numbers, plain commands are idempotent.
+3. A command is sent again when its connection breaks, three times within a second. Every command of ours
+   may therefore run twice: scripts are keyed by our own batch ids and sequence numbers, plain commands are
+   idempotent.
+4. A command that is not answered in `timeout_seconds` is not sent again: a server that hangs is not asked
+   more, and SIGINT is heard after one timeout. A cluster's client knows no such difference, so it repeats
+   only CLUSTER_RETRIES times, each time with a new map of the slots.
 """
 
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Iterator
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import redis
 from redis import exceptions
+from redis.backoff import ExponentialBackoff
 from redis.cluster import RedisCluster
+from redis.retry import Retry
 
 from stream_hash.errors import OutOfMemoryError, ServerRefusedError, ServerUnreachableError, UsageError
+from stream_hash.storage.urls import check_url, redacted
 
 # redis-py types every reply as a union with Awaitable, for its asyncio twin; the types of replies are
 # therefore stated where they are decoded, not here.
@@ -28,25 +34,21 @@ Client: TypeAlias = Any
 
 OLDEST_SERVER = (7, 0)
 
+RETRIES: Final = 3
+CLUSTER_RETRIES: Final = 2
+
 
 def connect(url: str, *, timeout_seconds: float = 10.0) -> Client:
     """A client for the server or cluster at `url`, checked.
 
     Raises ServerUnreachableError (exit code 4) when nothing usable answers, and ServerRefusedError when the
     server evicts keys, is a replica, is older than Redis 7.0, or the URL switches certificate checks off;
-    UsageError when the URL is none.
+    UsageError when the URL is none, or sets an option that we cannot work with.
     """
-    if re.search(r"ssl_cert_reqs=(none|optional)|ssl_check_hostname=(false|0|no)", url, re.IGNORECASE):
-        raise ServerRefusedError(
-            f"the URL {redacted(url)} switches certificate checks off",
-            why="anybody on the path could then read and change the index",
-            remedy="name the authority instead: ?ssl_ca_certs=FILE",
-        )
+    check_url(url)
     with redis_errors(url):
         with url_errors(url):
-            client: Client = redis.Redis.from_url(
-                url, socket_timeout=timeout_seconds, socket_connect_timeout=timeout_seconds
-            )
+            client: Client = redis.Redis.from_url(url, **_options(timeout_seconds, RETRIES))
             hello = greeting(client)
         if hello.get("mode") == "cluster":
             client.close()
@@ -61,7 +63,16 @@ def is_cluster(client: Client) -> bool:
 
 
 def _cluster(url: str, timeout_seconds: float) -> RedisCluster:
-    return RedisCluster.from_url(url, socket_timeout=timeout_seconds, socket_connect_timeout=timeout_seconds)
+    return RedisCluster.from_url(url, **_options(timeout_seconds, CLUSTER_RETRIES))
+
+
+def _options(timeout_seconds: float, retries: int) -> dict[str, Any]:
+    """How long a client waits, and how it sends again (rules 3 and 4)."""
+    return {
+        "socket_timeout": timeout_seconds,
+        "socket_connect_timeout": timeout_seconds,
+        "retry": Retry(ExponentialBackoff(cap=0.5, base=0.05), retries, (exceptions.ConnectionError,)),
+    }
 
 
 def greeting(client: Client) -> dict[str, Any]:
@@ -103,17 +114,12 @@ def _check(client: Client, url: str) -> None:
             )
 
 
-def redacted(url: str) -> str:
-    """`url` without its password, for messages."""
-    return re.sub(r"(password=)[^&]*", r"\1***", re.sub(r"(://[^:@/]*):.*@", r"\1:***@", url))
-
-
 @contextlib.contextmanager
 def url_errors(url: str) -> Iterator[None]:
     """Translate what redis-py raises for a URL that it cannot parse."""
     try:
         yield
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise UsageError(
             f"the URL {redacted(url)} cannot be used",
             # What could not be parsed may be a piece of a password.

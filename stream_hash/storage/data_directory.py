@@ -11,10 +11,8 @@ It holds::
 
 Rules
 1. *The lock is the server.* A starter takes `flock` on `server.lock` and hands the open descriptor to the
-   server, which keeps it until it ends, however it ends, together with the children it forks to rewrite its
-   files. So a free lock means that nothing touches the data, without asking any pid. Nobody may ever call
-   LOCK_UN: the lock is shared with the server, which would lose it too. Closing our descriptor gives up
-   our share only.
+   server, which keeps it together with the children it forks to rewrite its files (lock.py). So a free lock
+   means that nothing touches the data.
 2. Only the holder of the lock starts a server. This is the one race: many start at once. All poll for the
    lock, one wins, the others see the winner's server answer. A pid file could not close it: two starters may
    both find the same stale pid.
@@ -24,34 +22,39 @@ Rules
 4. Only the process that the kernel names as the listener on `server.sock` is ever sent a signal, asked again
    just before. Neither `server.pid` nor the server's own word would do: pids are reused, and the same
    number is another process in another container.
-5. The directory is 0700 and ours, since the socket has no password. An existing one with looser rights is
-   tightened while it is empty and refused otherwise: others may have changed what is in it, or it was never
-   meant for us.
-6. `engine.json` is written before the engine starts: data are never newer than what it says.
+5. A directory is ours once it holds `server.lock` or `engine.json`; the lock is the first file of all. One
+   that holds other files was never meant for us: nothing in it is read, changed or made stricter, and no
+   server starts in it.
+6. Ours is 0700 and belongs to us, since the socket has no password. With looser rights it is tightened while
+   it is empty and refused otherwise: others may have changed what is in it.
+7. `engine.json` is written before the engine starts: data are never newer than what it says.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 import os
+import re
 import shlex
 import socket
 import stat
 import struct
 import sys
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
 
 from stream_hash.errors import EmbeddedServerError
 from stream_hash.storage.engine import Release
+from stream_hash.storage.lock import is_free, try_lock
 
 LONGEST_SOCKET_PATH: Final = 103
 """Bytes: macOS keeps 104 for a socket's path and its closing zero, Linux 108. One limit for both."""
 
 CONNECT_SECONDS: Final = 5.0
+
+LEFTOVER: Final = re.compile(r"temp-rewriteaof-(bg-)?[0-9]+\.aof|temp-[0-9]+(\.[0-9]+)?\.rdb")
+"""What an engine calls the files it has not finished, which hold a process id; they stand beside `aof/`."""
 
 
 class DataDirectory:
@@ -80,55 +83,66 @@ class DataDirectory:
     # Who may enter it
 
     def create(self) -> None:
-        """Make the directory if it is missing; tighten the rights of an empty one (rule 5)."""
+        """Make the directory if it is missing; tighten the rights of an empty one (rules 5 and 6)."""
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if self.path.stat().st_uid == os.geteuid() and not any(self.path.iterdir()):
+        self._check_owner()
+        if not self._is_ours():
+            if any(self.path.iterdir()) and not self._is_ours():  # somebody else may just have begun
+                raise EmbeddedServerError(
+                    f"the directory {self.path} holds files and no server of ours",
+                    why="a data directory is a server's alone, and these files are somebody's",
+                    remedy="choose a new or empty --data-dir",
+                )
             self.path.chmod(0o700)
-        self.exists()
+        self._check_rights()
 
     def exists(self) -> bool:
-        """Whether it is there; one that others own or can enter is refused (rule 5)."""
+        """Whether it is there and ours; one of ours that others own or can enter is refused (rules 5 and 6)."""
         try:
-            found = self.path.stat()
+            self._check_owner()
         except FileNotFoundError:
             return False
-        if found.st_uid != os.geteuid():
+        if not self._is_ours():
+            return False
+        self._check_rights()
+        return True
+
+    def _is_ours(self) -> bool:
+        return self.lock.exists() or self.record.exists()
+
+    def _check_owner(self) -> None:
+        owner = self.path.stat().st_uid
+        if owner != os.geteuid():
             raise EmbeddedServerError(
                 f"the data directory {self.path} belongs to another user",
-                why=f"its owner is user {found.st_uid}, and this process runs as user {os.geteuid()}",
-                remedy="run as its owner, or choose another --data-dir",
+                why=f"its owner is user {owner}, and this process runs as user {os.geteuid()}",
+                remedy="choose a new or empty --data-dir; if it holds your server, run as its owner",
             )
-        mode = stat.S_IMODE(found.st_mode)
+
+    def _check_rights(self) -> None:
+        mode = stat.S_IMODE(self.path.stat().st_mode)
         if mode & 0o077:
             raise EmbeddedServerError(
                 f"the data directory {self.path} is open to other users",
                 why=f"its rights are {mode:04o}, and its server asks for no password",
-                remedy=f"if it is meant for this server: chmod 700 {shlex.quote(str(self.path))}",
+                remedy=f"if nobody else has changed what is in it: chmod 700 {shlex.quote(str(self.path))}",
             )
-        return True
+
+    def remove_leftovers(self) -> None:
+        """Delete the half-written copies of the data that a killed engine leaves; only the lock's holder may."""
+        for path in self.path.iterdir():
+            if LEFTOVER.fullmatch(path.name) and stat.S_ISREG(path.lstat().st_mode):
+                path.unlink()
 
     # Who is using it
 
-    @contextlib.contextmanager
-    def try_lock(self) -> Iterator[int | None]:
+    def try_lock(self) -> AbstractContextManager[int | None]:
         """The descriptor of the lock, or None when a server or another starter holds it (rule 1)."""
-        descriptor = os.open(self.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                held = True
-            except BlockingIOError:
-                held = False
-            yield descriptor if held else None
-        finally:
-            os.close(descriptor)
+        return try_lock(self.lock)
 
     def is_free(self) -> bool:
         """Whether no server, child of a server or starter holds the lock."""
-        if not self.lock.exists():
-            return True  # and leave no lock in a directory that never had a server
-        with self.try_lock() as lock:
-            return lock is not None
+        return is_free(self.lock)
 
     def listener(self) -> int | None:
         """The pid of the process that listens on the socket, from the kernel; None when there is none.

@@ -22,12 +22,27 @@ RETRIES = 64
 
 @dataclass(frozen=True)
 class ItemView:
-    """One id at one moment. present[i][t] : whether record.members[i]'s bucket of table t holds its member."""
+    """One id at one moment.
+
+    present[i][t] : whether record.members[i]'s bucket of table t holds its member. listed : the sequence number
+    under which the item stands in the list of labelled ones, None when it does not.
+    """
 
     record: Record | None
     value: Values | None
     state: State
     present: list[list[bool]]
+    listed: int | None
+
+
+@dataclass(frozen=True)
+class Counts:
+    """items : as the partition counts them. records : of items. given : item numbers ever. free : given back."""
+
+    items: int
+    records: int
+    given: int
+    free: int
 
 
 class Inspector:
@@ -47,11 +62,13 @@ class Inspector:
             pipeline = self._client.pipeline(transaction=True)
             pipeline.hget(keys.records, item_id)
             pipeline.hmget(keys.state, "live", "building")
-            pipeline.get(keys.value(record.number if record and record.number is not None else -1))
+            number = record.number if record and record.number is not None else -1
+            pipeline.get(keys.value(number))
+            pipeline.zscore(keys.labelled, number)
             places = [(m, t) for m in (record.members if record else []) for t in range(len(m.codes))]
             for member, table in places:
                 pipeline.sismember(keys.bucket(member.generation, table, member.codes[table]), member.member)
-            after, (live, building), blob, *held = pipeline.execute()
+            after, (live, building), blob, score, *held = pipeline.execute()
             if after != before:
                 continue
             values = None
@@ -60,7 +77,8 @@ class Inspector:
                 values = decode_values(numbers, [blob], self._settings.dimension, self._settings.dtype)
             flags = iter(held)
             present = [[bool(next(flags)) for _ in m.codes] for m in (record.members if record else [])]
-            return ItemView(record, values, State(int(live or 0), int(building) if building else None), present)
+            state = State(int(live or 0), int(building) if building else None)
+            return ItemView(record, values, state, present, int(score) if score is not None else None)
         raise IntegrityError(f"item {item_id!r} changes faster than it can be read", remedy="verify again")
 
     def bucket(self, partition: int, generation: int, table: int, code: int) -> tuple[int, int]:
@@ -102,12 +120,40 @@ class Inspector:
         numbers = np.array([number], dtype=np.int64)
         return decode_values(numbers, [blob], self._settings.dimension, self._settings.dtype).ids[0]
 
-    def counts(self, partition: int) -> tuple[int, int]:
-        """(items the partition counts, records of items it has), at one moment."""
+    def counts(self, partition: int) -> Counts:
+        """A partition's own counts, and what they count, at one moment."""
         keys = self._keys.partition(partition)
         pipeline = self._client.pipeline(transaction=True)
-        pipeline.hget(keys.state, "items")
+        pipeline.hmget(keys.state, "items", "next")
         pipeline.hlen(keys.records)
         pipeline.zcard(keys.tombstones)
-        items, records, tombstones = pipeline.execute()
-        return int(items or 0), int(records) - int(tombstones)
+        pipeline.llen(keys.free)
+        (items, given), records, tombstones, free = pipeline.execute()
+        return Counts(int(items or 0), int(records) - int(tombstones), int(given or 0), int(free))
+
+    def free_numbers(self, partition: int) -> list[int]:
+        """The item numbers that were given back."""
+        return [int(number) for number in self._client.lrange(self._keys.partition(partition).free, 0, -1)]
+
+    def is_free_and_used(self, partition: int, number: int) -> bool:
+        """Whether an item number stands among the free ones although it has a value."""
+        keys = self._keys.partition(partition)
+        pipeline = self._client.pipeline(transaction=True)
+        pipeline.lrange(keys.free, 0, -1)
+        pipeline.exists(keys.value(number))
+        free, used = pipeline.execute()
+        return bool(used) and number in map(int, free)
+
+    def labelled(self, partition: int) -> dict[int, int]:
+        """Item number → sequence number of its label, of the items in the list of labelled ones."""
+        pairs = self._client.zrange(self._keys.partition(partition).labelled, 0, -1, withscores=True)
+        return {int(number): int(score) for number, score in pairs}
+
+    def is_listed_in_vain(self, partition: int, number: int) -> bool:
+        """Whether an item number stands in the list of labelled ones although no item has it."""
+        keys = self._keys.partition(partition)
+        pipeline = self._client.pipeline(transaction=True)
+        pipeline.zscore(keys.labelled, number)
+        pipeline.exists(keys.value(number))
+        score, used = pipeline.execute()
+        return score is not None and not used

@@ -7,7 +7,7 @@ Of an index, under `sh:{N}:`
 
 | key            | type   | content                                                                      |
 |----------------|--------|------------------------------------------------------------------------------|
-| settings       | string | JSON of IndexSettings                                                        |
+| settings       | string | JSON of IndexSettings and a nonce, new each time the index is created        |
 | generations    | hash   | generation → JSON record: sha256, kind, created (Unix seconds)               |
 | model:G        | string | the model of generation G: npz bytes, never changed once written             |
 | sequence       | string | the last sequence number given out                                           |
@@ -17,7 +17,7 @@ Of an index, under `sh:{N}:`
 | sizes          | hash   | pending batch → how many items it holds                                      |
 | attempts       | hash   | pending batch → how often a worker has begun it                              |
 | failures       | hash   | pending batch → why the last attempt failed                                  |
-| receipt:B      | string | first sequence number of finished batch B; expires after a day               |
+| receipt:B      | string | first sequence number of finished batch B; expires after an hour              |
 | dead           | hash   | dead letter: first sequence number → JSON header, newline, batch payload     |
 | counters       | hash   | accepted, applied, dead: items since the index was created                   |
 
@@ -25,7 +25,8 @@ Of a partition, under `sh:{N:p}:`
 
 | key            | type   | content                                                                      |
 |----------------|--------|------------------------------------------------------------------------------|
-| state          | hash   | live, building (generation or ''), floor, next (item number), items (count)  |
+| state          | hash   | live, building (generation or ''), floor, next (item number), items (count), |
+|                |        | nonce (the index's)                                                          |
 | records        | hash   | id → JSON record: number, sequence, label, its sequence, metadata, members   |
 | value:n        | string | item number n: sequence, vector and id (codec.py)                            |
 | free           | list   | item numbers given back by deletes                                           |
@@ -37,7 +38,8 @@ Of a partition, under `sh:{N:p}:`
 A *member* is one positive 63-bit integer, 39 signature bits above the 24-bit item number: it stays in an
 intset (8 bytes), and a candidate can be pruned by its signature before its vector is fetched.
 
-Outside any index: `sh:indexes`, the set of their names; `sh:malformed-job:ID`, job hashes set aside.
+Outside any index: `sh:indexes`, the set of their names; `sh:malformed-job:ID`, job hashes set aside (on a
+cluster `sh:malformed-job:TAG:ID`, with the hash tag of RQ's own keys); and RQ's keys, which are RQ's affair.
 """
 
 from __future__ import annotations
@@ -77,10 +79,6 @@ class IndexKeys:
     @property
     def pending(self) -> str:
         return self.prefix + "pending"
-
-    @property
-    def leases(self) -> str:
-        return self.prefix + "leases"
 
     @property
     def sizes(self) -> str:
@@ -123,6 +121,10 @@ class PartitionKeys:
     @property
     def tombstones(self) -> str:
         return self.prefix + "tombstones"
+
+    @property
+    def free(self) -> str:
+        return self.prefix + "free"
 
     @property
     def labelled(self) -> str:

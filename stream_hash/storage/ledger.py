@@ -23,7 +23,7 @@ from stream_hash.storage.connection import Client
 from stream_hash.storage.keys import IndexKeys
 from stream_hash.storage.scripts import Scripts
 
-RECEIPT_SECONDS: Final = 86_400
+RECEIPT_SECONDS: Final = 3_600
 """How long after it was finished a batch id is still known, and so may be repeated harmlessly."""
 
 
@@ -37,7 +37,9 @@ class Accepted:
 
 @dataclass(frozen=True)
 class Delivery:
-    """A batch handed to a worker. attempts counts this one; failure is why the last one failed."""
+    """A batch handed to a worker. attempts counts this one; failure is why the last one failed; settings are the
+    index's, as it stands now.
+    """
 
     batch: str
     payload: bytes
@@ -45,6 +47,7 @@ class Delivery:
     attempts: int
     items: int
     failure: str
+    settings: bytes
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,8 @@ class Ledger:
 
         lease_until : Unix milliseconds before which the sweep leaves the batch to whoever accepted it.
         """
-        args = [batch_id, len(batch), encode_batch(batch), lease_until, max_pending]
+        frees = int(batch.operation == "delete")
+        args = [batch_id, len(batch), encode_batch(batch), lease_until, max_pending, frees]
         answer, number = self._scripts("accept", [self._keys.pending], args)
         if answer == b"FULL":
             raise BackPressureError(
@@ -102,8 +106,8 @@ class Ledger:
         reply = self._scripts("begin", [self._keys.pending], [batch_id, lease_until])
         if reply is None:
             return None
-        payload, first, attempts, items, failure = reply
-        return Delivery(batch_id, payload, int(first), int(attempts), int(items), failure.decode())
+        payload, first, attempts, items, failure, settings = reply
+        return Delivery(batch_id, payload, int(first), int(attempts), int(items), failure.decode(), settings)
 
     def finish(self, batch_id: str, dead: Sequence[DeadLetter] = ()) -> bool:
         """Record that a batch is applied, but for its dead letters. False when it was finished before."""

@@ -29,10 +29,10 @@ class GenerationRecord:
 class Models:
     """The published models of one index."""
 
-    def __init__(self, client: Client, index: str) -> None:
+    def __init__(self, client: Client, index: str, *, scripts: Mapping[str, str] | None = None) -> None:
         self._client = client
         self._keys = IndexKeys(index)
-        self._scripts = Scripts(client)
+        self._scripts = Scripts(client, scripts)
 
     def publish(
         self, generation: int, arrays: Mapping[str, NDArray[Any]], *, kind: str, created: float

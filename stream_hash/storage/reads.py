@@ -25,7 +25,7 @@ from stream_hash.storage.connection import Client, is_cluster
 from stream_hash.storage.keys import IndexKeys, PartitionKeys, partition_of
 
 UNION_KEYS: Final = 8_192
-"""Buckets in one SUNION: about 15 ms of server time if all of them are there."""
+"""Buckets read in one atomic call: about 15 ms of server time if all of them are there."""
 
 FETCH_VALUES: Final = 1_024
 """Values in one MGET: about 2 MB of 512-dimensional float32."""
@@ -53,12 +53,14 @@ class Probes:
 class Gathered:
     """What the probes of one partition found.
 
-    live : the generation that was live then; the rest means nothing if it is not the one probed.
+    live, nonce : the generation that was live then, and the index's nonce; the rest means nothing unless they are
+    those that were probed for.
     items, buckets : how many items the partition holds, and non-empty buckets all its tables.
     members : (n,) int64, each once, in ascending order.
     """
 
     live: int
+    nonce: str
     items: int
     buckets: int
     members: NDArray[np.int64]
@@ -79,35 +81,55 @@ class Reader:
         self._settings = settings
 
     def gather(self, probes: Sequence[Probes]) -> list[Gathered]:
-        """The union of the probed buckets of each partition, read with its `live` in one atomic call."""
-        groups = [[p] for p in probes] if self._cluster else [list(probes)]
-        gathered = []
-        for group in groups:
-            pipeline = self._client.pipeline(transaction=True)
-            lengths = [self._queue_gather(pipeline, p) for p in group]
-            replies = iter(pipeline.execute())
-            for length in lengths:
-                state, *rest = [next(replies) for _ in range(length)]
-                sizes, unions = rest[: self._settings.tables], rest[self._settings.tables :]
-                gathered.append(Gathered(int(state[0] or 0), int(state[1] or 0), sum(sizes), _members(unions)))
-        return gathered
+        """The union of the probed buckets of each partition, each part read with `live` in one atomic call.
 
-    def _queue_gather(self, pipeline: Any, probes: Probes) -> int:
-        """Queue the commands of one partition's gather. Returns how many."""
-        keys = self._keys.partition(probes.partition)
-        pipeline.hmget(keys.state, "live", "items")
-        for table in range(self._settings.tables):
-            pipeline.hlen(keys.directory(probes.generation, table))
-        names = [
-            prefix + str(code)
-            for table, codes in enumerate(probes.codes)
-            for prefix in (keys.buckets(probes.generation, table),)
-            for code in codes.tolist()
-        ]
-        for start in range(0, len(names), UNION_KEYS):
-            # by its name: redis-py's pipeline.sunion refuses a cluster even when all keys share a slot
-            pipeline.execute_command("SUNION", *names[start : start + UNION_KEYS])
-        return 1 + self._settings.tables + -(-len(names) // UNION_KEYS)
+        One round trip for up to UNION_KEYS buckets, on a cluster one for each partition. More buckets take more
+        calls, so that none holds the server up; each reads `live` anew.
+        """
+        found: list[list[Gathered]] = [[] for _ in probes]
+        for group in self._groups(probes):
+            pipeline = self._client.pipeline(transaction=True)
+            for position, names in group:
+                keys = self._keys.partition(probes[position].partition)
+                pipeline.hmget(keys.state, "live", "nonce", "items")
+                for table in range(self._settings.tables):
+                    pipeline.hlen(keys.directory(probes[position].generation, table))
+                if names:
+                    # by its name: redis-py's pipeline.sunion refuses a cluster even when all keys share a slot
+                    pipeline.execute_command("SUNION", *names)
+            replies = iter(pipeline.execute())
+            for position, names in group:
+                live, nonce, items = next(replies)
+                buckets = sum(next(replies) for _ in range(self._settings.tables))
+                members = _members([next(replies)] if names else [])
+                found[position].append(
+                    Gathered(int(live or 0), (nonce or b"").decode(), int(items or 0), buckets, members)
+                )
+        return [_joined(parts) for parts in found]
+
+    def _groups(self, probes: Sequence[Probes]) -> Iterator[list[tuple[int, list[str]]]]:
+        """(position in `probes`, keys of buckets): what is read in one atomic call, a call at a time."""
+        group: list[tuple[int, list[str]]] = []
+        room = UNION_KEYS
+        for position, probe in enumerate(probes):
+            keys = self._keys.partition(probe.partition)
+            names = [
+                prefix + str(code)
+                for table, codes in enumerate(probe.codes)
+                for prefix in (keys.buckets(probe.generation, table),)
+                for code in codes.tolist()
+            ]
+            if group and self._cluster:  # a transaction stays in one slot
+                yield group
+                group, room = [], UNION_KEYS
+            group.append((position, names[:room]))
+            names, room = names[room:], room - len(names[:room])
+            while names:
+                yield group
+                group, room = [(position, names[:UNION_KEYS])], UNION_KEYS - len(names[:UNION_KEYS])
+                names = names[UNION_KEYS:]
+        if group:
+            yield group
 
     def sizes(self) -> list[tuple[int, int]]:
         """(items, item numbers ever given out) of each partition, in one round trip."""
@@ -200,6 +222,16 @@ class Reader:
         for code in codes.tolist():
             pipeline.smembers(prefix + str(code))
         return [_members([reply]) for reply in (pipeline.execute() if len(codes) else [])]
+
+
+def _joined(parts: Sequence[Gathered]) -> Gathered:
+    """One partition's parts as one; `live` is 0 unless they all agree."""
+    if len(parts) == 1:
+        return parts[0]
+    agree = len({(part.live, part.nonce) for part in parts}) == 1
+    last = parts[-1]
+    members = np.unique(np.concatenate([part.members for part in parts]))
+    return Gathered(last.live if agree else 0, last.nonce, last.items, last.buckets, members)
 
 
 def _members(replies: Sequence[Any]) -> NDArray[np.int64]:

@@ -2,8 +2,7 @@
 
 Who may start, ask and end a server is settled by the numbered rules of `data_directory`. Added here:
 
-1. A server outlives its starter: it has a session of its own (Ctrl-C reaches a terminal's whole process
-   group), no parent, none of the starter's pipes and none of its environment.
+1. A server outlives its starter (daemon.py), and has none of its environment.
 2. A starter that runs out of time leaves its server loading; the next call waits on.
 3. The client that asks a server to end never retries: after a lost reply, the repetition could end a
    server that somebody has started since.
@@ -18,7 +17,6 @@ import os
 import re
 import shlex
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -33,6 +31,7 @@ from redis.retry import Retry
 
 from stream_hash.errors import EmbeddedServerError
 from stream_hash.storage.connection import Client
+from stream_hash.storage.daemon import launch
 from stream_hash.storage.data_directory import DataDirectory
 from stream_hash.storage.engine import ENVIRONMENT, Engine, find_engine, upgrade_remedy
 
@@ -144,7 +143,7 @@ class EmbeddedServer:
             raise EmbeddedServerError(
                 f"the server of {self.directory} does not answer",
                 why=str(error),
-                remedy="stop it, by force if need be: stream-hash down",
+                remedy=f"stop it, by force if need be: stream-hash down --data-dir {shlex.quote(str(self.directory))}",
             ) from error
         except exceptions.ConnectionError:
             return None
@@ -165,24 +164,8 @@ class EmbeddedServer:
         data = self._data
         engine = self._usable_engine()
         data.set_writer(engine)
-        for leftover in data.path.glob("temp-*"):
-            # A server killed while it rewrote its files leaves a whole copy of the data that nobody reads.
-            leftover.unlink()
-        if data.log.exists():
-            data.log.replace(data.log.with_name("server.log.previous"))
-        with data.log.open("wb") as log:
-            launcher = subprocess.run(  # noqa: S603 - no shell, and the program is the engine's own
-                [engine.binary, *_options(data)],
-                check=False,
-                cwd=data.path,
-                env=ENVIRONMENT,
-                pass_fds=[lock],
-                start_new_session=True,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
-        if launcher.returncode != 0:
+        data.remove_leftovers()
+        if not launch([engine.binary, *_options(data)], lock=lock, log=data.log, environment=ENVIRONMENT):
             raise self._ended_at_once(engine)
         return engine
 

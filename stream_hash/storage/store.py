@@ -10,6 +10,7 @@ Rules (the scripts hold them; tests remove each and see it missed)
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -25,6 +26,9 @@ from stream_hash.storage.scripts import Scripts
 
 WRITE_ITEMS: Final = 128
 """Items a call of the write script: about 3 ms of server time (docs/benchmarks.md)."""
+
+PURGE_AT_ONCE: Final = 1_000
+"""Tombstones forgotten in one call."""
 
 _LOW_DIGITS: Final = 10**9
 
@@ -61,6 +65,19 @@ WRITTEN, IGNORED, HELD = 1, 0, 2
 """Outcomes of a write: done; older than what is stored; remembered for an id that has no item now."""
 
 
+@dataclass(frozen=True)
+class Identity:
+    """What tells an index from another that had its name before it was wiped: settings, and a nonce."""
+
+    settings: IndexSettings
+    nonce: str
+
+    @classmethod
+    def of(cls, text: bytes) -> Identity:
+        """The identity that create.lua stored."""
+        return cls(IndexSettings.from_json(text), str(json.loads(text).get("nonce", "")))
+
+
 class Store:
     """One index on one server or cluster. All methods are safe to repeat."""
 
@@ -75,17 +92,19 @@ class Store:
 
         Raises IndexExistsError when it stands with other settings.
         """
-        standing = IndexSettings.from_json(self._scripts("create", [self.keys.settings], [settings.to_json()]))
+        # listed first: an index that was created but not listed would never be swept
+        self.client.sadd(INDEXES, self.index)
+        fresh = json.dumps(json.loads(settings.to_json()) | {"nonce": secrets.token_hex(8)}, sort_keys=True)
+        standing = IndexSettings.from_json(self._scripts("create", [self.keys.settings], [fresh]))
         if standing != settings:
             raise IndexExistsError(
                 f"index {self.index!r} exists with other settings",
                 why=standing.differences(settings),
                 remedy="choose another name, or leave the settings out to use it as it is",
             )
-        self.client.sadd(INDEXES, self.index)
 
-    def settings(self) -> IndexSettings:
-        """The settings of the index. Raises IndexMissingError when there is no such index."""
+    def settings(self) -> Identity:
+        """The settings of the index and its nonce. Raises IndexMissingError when there is no such index."""
         text = self.client.get(self.keys.settings)
         if text is None:
             names = ", ".join(index_names(self.client)[:10])
@@ -94,7 +113,7 @@ class Store:
                 why=f"this server has: {names}" if names else "this server has none",
                 remedy=f"stream-hash create {self.index} --dim D",
             )
-        return IndexSettings.from_json(text)
+        return Identity.of(text)
 
     def partition(self, number: int) -> PartitionKeys:
         return self.keys.partition(number)
@@ -106,10 +125,10 @@ class Store:
             pipeline.hmget(self.partition(p).state, "live", "building")
         return [_state(live, building) for live, building in pipeline.execute()]
 
-    def activate(self, partitions: int, generation: int) -> None:
+    def activate(self, partitions: int, generation: int, nonce: str) -> None:
         """Let `generation` go live in each partition that has none; the others keep theirs."""
         for p in range(partitions):
-            self._scripts("activate", [self.partition(p).state], [generation])
+            self._scripts("activate", [self.partition(p).state], [generation, nonce])
 
     def upsert(
         self,
@@ -149,9 +168,14 @@ class Store:
         rows = zip(ids, sequences, labels, strict=True)
         return self._write(partition, state, [["label", i, int(s), text] for i, s, text in rows])
 
-    def purge(self, partition: int, horizon: int, limit: int = 1_000) -> int:
-        """Forget up to `limit` tombstones below `horizon`. Returns how many were forgotten."""
-        return int(self._scripts("purge", [self.partition(partition).state], [horizon, limit]))
+    def purge(self, partition: int, horizon: int) -> int:
+        """Raise the floor to `horizon` and forget all tombstones below it. Returns how many were forgotten."""
+        forgotten = 0
+        while True:  # in steps, so that no call holds the server up
+            step = int(self._scripts("purge", [self.partition(partition).state], [horizon, PURGE_AT_ONCE]))
+            forgotten += step
+            if step < PURGE_AT_ONCE:
+                return forgotten
 
     def _write(
         self, partition: int, state: State, writes: list[Any], values: Sequence[bytes] = ()

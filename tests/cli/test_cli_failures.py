@@ -58,6 +58,20 @@ def test_without_a_server_each_command_ends_with_4_and_says_up(invoke: Cli, args
     assert fix == "stream-hash up"
 
 
+def test_without_a_server_the_remedy_names_the_directory_that_was_given(invoke: Cli, tmp_path: Path) -> None:
+    directory = tmp_path / "with space"
+    outcome = invoke("status", "--data-dir", directory)
+    assert outcome.code == 4
+    assert three_lines(outcome)[2] == f"stream-hash up --data-dir '{directory}'"
+
+
+def test_an_id_without_a_utf_8_form_is_a_usage_error(cli: Cli, index: str) -> None:
+    for args in (["get", index, "\udcff"], ["query", index, "--id", "\udcff"], ["delete", index, "\udcff"]):
+        outcome = cli(*args)
+        assert (outcome.code, outcome.out) == (2, "")
+        assert "has no UTF-8 form" in three_lines(outcome)[1]
+
+
 @pytest.mark.parametrize("args", [["status", "--json"], ["demo"], ["worker"]], ids=lambda args: args[0])
 def test_a_server_that_is_away_ends_with_4(invoke: Cli, args: list[str], tmp_path: Path) -> None:
     outcome = invoke(*args, "--url", f"unix://{tmp_path}/nobody.sock")

@@ -25,7 +25,7 @@ def command(name: str) -> click.Command:
 def test_every_command_of_the_contract_is_there() -> None:
     assert set(COMMANDS) == {
         *("create", "ingest", "query", "get", "delete", "label"),
-        *("status", "verify", "worker", "up", "down", "demo"),
+        *("status", "verify", "evaluate", "worker", "up", "down", "demo"),
     }
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import redis
 
+from stream_hash.storage.ledger import DeadLetter, Ledger
 from stream_hash.storage.server import EmbeddedServer
 from tests.cli.support import DIMENSION, Cli
 
@@ -112,6 +113,32 @@ def test_status_of_the_server_names_engine_workers_queue_and_indexes(cli: Cli, i
     text = cli("status").out
     assert "workers  2 alive" in text
     assert any(line.split()[:2] == [index, "300"] for line in text.splitlines())
+
+
+def test_dead_letters_are_shown_with_their_reasons(idle: Cli, name: str, serving: Path) -> None:
+    assert idle("create", name, "--dim", 2).code == 0
+    assert idle("status", name, "--dead").out == "no dead letters\n"
+    assert idle("status", name, "--dead", "--json").out == ""
+    items = b'{"id": "a\\u001b", "vector": [1, 2]}\n{"id": "b", "vector": [1, 2]}'
+    assert idle("ingest", name, "-", stdin=items).code == 0
+    with redis.Redis.from_url(EmbeddedServer(serving).url) as client:
+        ledger = Ledger(client, name)
+        (batch,) = ledger.lease_overdue(2**52, 2**52)
+        delivery = ledger.begin(batch, lease_until=0)
+        assert delivery is not None
+        ledger.finish(batch, [DeadLetter(delivery.first, 2, batch, "the vector is odd", delivery.payload)])
+    (letter,) = idle("status", name, "--dead", "--json").lines
+    assert letter == {"ids": ["a\x1b", "b"], "reason": "the vector is odd", "batch": batch, "first": 1, "items": 2}
+    text = idle("status", name, "--dead").out
+    assert "\x1b" not in text
+    assert text.splitlines()[0].split() == ["first", "items", "ids", "reason", "batch"]
+    assert "the vector is odd" in text
+
+
+def test_dead_letters_are_those_of_an_index(cli: Cli) -> None:
+    outcome = cli("status", "--dead")
+    assert outcome.code == 2
+    assert "NAME" in outcome.err
 
 
 def test_verify_of_a_sound_index_ends_with_0(cli: Cli, index: str) -> None:

@@ -87,7 +87,9 @@ def test_up_again_leaves_what_runs_and_says_when_another_number_was_asked_for(in
     assert invoke("up", "--data-dir", directory, "--json").json == first
     other = invoke("up", "--data-dir", directory, "--workers", 3, "--json")
     assert (other.code, other.json) == (0, first)
-    assert other.err == "1 workers run already; to have 3: stream-hash down && stream-hash up --workers 3\n"
+    where = f"--data-dir {directory}"
+    told = f"1 workers run already; to have 3: stream-hash down {where} && stream-hash up {where} --workers 3\n"
+    assert other.err == told
 
 
 def test_up_starts_what_is_missing(invoke: Cli, directory: Path) -> None:
@@ -117,6 +119,16 @@ def test_up_is_a_usage_error_when_a_server_is_configured(invoke: Cli, directory:
     assert not directory.exists()
 
 
+@pytest.mark.parametrize("option", ["--url", "--broker-url"])
+@pytest.mark.parametrize("url", ["redis://:hunter2@host:1", "redis://host:1?PassWord=hunter2"])
+def test_a_worker_is_not_given_a_password_that_everybody_can_read(invoke: Cli, option: str, url: str) -> None:
+    outcome = invoke("worker", option, url)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.startswith("Error: a URL on the command line holds a password")
+    assert f"set STREAM_HASH_{option[2:].upper().replace('-', '_')} instead" in outcome.err
+    assert "hunter2" not in outcome.err
+
+
 def test_workers_that_cannot_start_are_told_with_the_end_of_their_log(directory: Path) -> None:
     directory.mkdir(mode=0o700)
     fleet = Fleet(directory)
@@ -131,7 +143,7 @@ def test_workers_that_cannot_start_are_told_with_the_end_of_their_log(directory:
 
 
 def test_a_foreign_workers_package_is_not_run(spawn: Spawn, directory: Path, tmp_path: Path) -> None:
-    directory.mkdir(mode=0o700)
+    EmbeddedServer(directory).start()
     for place in (directory, tmp_path):  # where the supervisor works, and where the user stands
         (place / "workers").mkdir()
         (place / "workers" / "__init__.py").write_text("raise SystemExit('foreign code was run')")

@@ -66,3 +66,16 @@ def test_faults_name_the_coordinate_and_its_value() -> None:
         4: "the vector's norm is 5.2e+19; the limit is 1e+18",
     }
     assert 3 not in vector_faults(x, "l2")
+
+
+def test_an_id_offered_again_counts_as_offered_last() -> None:
+    nearest = NearestK(np.array([0, 0], np.float32), 2, "l2")
+    nearest.offer(["a", "b", "c"], np.array([[0, 0], [2, 0], [3, 0]], np.float32))
+    nearest.offer(["a"], np.array([[1, 0]], np.float32))
+    assert nearest.ranked() == [("a", -1.0), ("b", -2.0)]
+
+
+def test_a_distance_of_nothing_has_no_sign() -> None:
+    nearest = NearestK(np.array([1, 1], np.float32), 1, "l2")
+    nearest.offer(["a"], np.array([[1, 1]], np.float32))
+    assert str(nearest.ranked()[0][1]) == "0.0"

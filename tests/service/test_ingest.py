@@ -7,6 +7,7 @@ import fakeredis
 import numpy as np
 import oracle
 import pytest
+import redis
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,11 +18,12 @@ from stream_hash.service.handle import IndexHandle
 from stream_hash.service.ingest import MAX_DELIVERIES, _Application, apply_batch
 from stream_hash.service.sweep import sweep
 from stream_hash.settings import IndexSettings
-from stream_hash.storage.codec import Batch, decode_batch
+from stream_hash.storage.codec import Batch, decode_batch, encode_batch
 from stream_hash.storage.connection import Client
 from stream_hash.storage.ledger import DeadLetter
+from stream_hash.storage.store import State
 
-SETTINGS = IndexSettings(4, bits=5, tables=2, partitions=2, metric="l2")
+SETTINGS = IndexSettings(4, bits=5, tables=2, partitions=6, metric="l2")
 SAMPLE = np.random.default_rng(7).normal(size=(50, 4)).astype(np.float32)
 
 
@@ -228,7 +230,7 @@ def test_workers_that_meet_an_empty_index_together_agree_on_one_generation(clien
         handle.begin_first_generation(SAMPLE[i * 10 : i * 10 + 5 * i])
     models = [handle.model(1).mean.tolist() for handle in handles]
     assert models[0] == models[1] == models[2]
-    assert [state.live for state in handles[0].store.states(2)] == [1, 1]
+    assert [state.live for state in handles[0].store.states(6)] == [1] * 6
 
 
 @settings(max_examples=25, deadline=None)
@@ -241,3 +243,116 @@ def test_an_id_lives_in_the_partition_of_its_hash(ids: list[str], partitions: in
         apply_batch(handle, "b0")
         expected = oracle.partition_counts(sorted(set(ids)), partitions)
         assert [items for items, _ in handle.reader.sizes()] == expected
+
+
+@pytest.mark.parametrize(
+    ("tables", "dimension", "expected"), [(1, 4, 128), (4, 4, 100), (64, 4, 6), (1, 8_192, 32), (64, 16_384, 6)]
+)
+def test_a_call_of_the_write_script_is_shorter_the_more_it_has_to_write(
+    tables: int, dimension: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handle = opened_plain(IndexSettings(dimension, bits=4, tables=tables))
+    calls: list[int] = []
+    write = handle.store.upsert
+
+    def counting(partition: int, state: State, ids: list[str], *rest: object) -> object:
+        calls.append(len(ids))
+        return write(partition, state, ids, *rest)  # type: ignore[arg-type] # passed on as they came
+
+    monkeypatch.setattr(handle.store, "upsert", counting)
+    vectors = np.ones((130, dimension), dtype=np.float32)
+    accept(handle, "b", Batch("upsert", [str(i) for i in range(130)], vectors))
+    apply_batch(handle, "b")
+    assert calls == [expected] * (130 // expected) + [130 % expected] * (130 % expected > 0)
+
+
+def opened_plain(index_settings: IndexSettings) -> IndexHandle:
+    """An index in memory whose generation 1 has no mean."""
+    client = fakeredis.FakeRedis()
+    Index.create("x", index_settings, Connections(client, None))
+    handle = IndexHandle(client, "x")
+    handle.begin_first_generation(np.empty((0, index_settings.dimension), dtype=np.float32))
+    return handle
+
+
+def test_a_full_partition_buries_new_items_and_still_takes_updates_beside_them(client: Client) -> None:
+    handle = opened(client, IndexSettings(4, metric="l2"))
+    accept(handle, "b0", Batch("upsert", ["a", "b"], SAMPLE[:2], None, None))
+    apply_batch(handle, "b0")
+    client.hset(handle.store.partition(0).state, "next", 2**24)
+    accept(handle, "b1", Batch("upsert", ["a", "new", "b"], SAMPLE[2:5], None, None))
+    apply_batch(handle, "b1")
+    (letter,) = handle.ledger.dead_letters()
+    assert decode_batch(letter.payload).ids == ["new"]
+    assert "full" in letter.reason
+    assert oracle.stored_items(client, "x", handle.settings)["b"][0] == SAMPLE[4].tobytes()
+
+
+def test_a_payload_with_other_items_than_were_accepted_is_buried(client: Client) -> None:
+    handle = opened(client)
+    accept(handle, "b0", Batch("upsert", ["a", "b"], SAMPLE[:2], None, None))
+    client.set(handle.store.keys.batch("b0"), encode_batch(Batch("upsert", ["a"], SAMPLE[:1], None, None)))
+    apply_batch(handle, "b0")
+    (letter,) = handle.ledger.dead_letters()
+    assert letter.reason == "the payload holds 1 items, not 2"
+
+
+def test_the_sweep_forgets_every_tombstone_that_no_write_can_reach(client: Client) -> None:
+    handle = opened(client)
+    accept(handle, "b0", Batch("delete", [str(i) for i in range(3_000)]))
+    apply_batch(handle, "b0")
+    sweep(handle, lambda *_: True, lambda *_: None)
+    assert [client.zcard(handle.store.partition(p).tombstones) for p in range(6)] == [0] * 6
+
+
+def test_an_index_wiped_and_created_again_is_written_with_its_own_settings(client: Client) -> None:
+    """Under a worker that had opened the one before it."""
+    worker = opened(client)
+    reader = Index("x", Connections(client, None))
+    accept(worker, "b0", Batch("upsert", ["a"], SAMPLE[:1], None, None))
+    apply_batch(worker, "b0")
+    assert reader.query(SAMPLE[0], k=1)[0].results[0].id == "a"
+    client.flushall()
+    other = opened(client, IndexSettings(4, bits=9, tables=1, metric="l2", seed=3))
+    ids = [str(i) for i in range(50)]
+    accept(other, "b0", Batch("upsert", ids, SAMPLE, None, None))
+    apply_batch(worker, "b0")
+    assert Index("x", Connections(client, None)).verify().violations == []
+    answers = reader.query(SAMPLE, k=1, radius=0, widen=False)
+    assert [answer.results[0].id for answer in answers] == ids
+
+
+def test_out_of_memory_deletes_are_taken_and_begun_batches_finished(real_client: redis.Redis) -> None:
+    handle = opened(real_client, IndexSettings(4, metric="l2"))
+    index = Index("x", Connections(real_client, None))
+    ids = [str(i) for i in range(50)]
+    accept(handle, "b0", Batch("upsert", ids, SAMPLE, None, None))
+    apply_batch(handle, "b0")
+    accept(handle, "b1", Batch("delete", ids[:5]))
+    new = Batch("upsert", ["new"], SAMPLE[:1], None, None)
+    try:
+        real_client.config_set("maxmemory", 1)
+        apply_batch(handle, "b1")
+        assert index.delete(ids[5:10]) == []
+        sweep(handle, lambda *_: True, lambda *_: None)
+        with pytest.raises(redis.exceptions.OutOfMemoryError):
+            accept(handle, "b2", new)
+    finally:
+        real_client.config_set("maxmemory", 0)
+    accept(handle, "b2", new)
+    apply_batch(handle, "b2")
+    assert index.status()["items"] == 41
+    assert index.verify().violations == []
+
+
+def test_out_of_memory_what_was_accepted_is_applied(real_client: redis.Redis) -> None:
+    """Applying is what frees the payloads: were it refused, a server full of them could never go on."""
+    handle = opened(real_client, IndexSettings(4, metric="l2"))
+    accept(handle, "b", Batch("upsert", [str(i) for i in range(50)], SAMPLE, ["1"] * 50, None))
+    try:
+        real_client.config_set("maxmemory", 1)
+        apply_batch(handle, "b")
+    finally:
+        real_client.config_set("maxmemory", 0)
+    assert handle.ledger.balance().pending == 0
+    assert Index("x", Connections(real_client, None)).verify().violations == []

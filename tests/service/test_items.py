@@ -10,7 +10,7 @@ from stream_hash.service.connections import Connections
 from stream_hash.settings import IndexSettings
 from stream_hash.storage.connection import Client
 
-SETTINGS = IndexSettings(12, partitions=3)
+SETTINGS = IndexSettings(12, partitions=6)
 
 
 def test_an_item_comes_back_as_it_was_stored(client: Client) -> None:
@@ -47,7 +47,7 @@ def test_creating_an_index_again_is_harmless_with_equal_settings_only(client: Cl
     Index.create("x", SETTINGS, Connections(client, None))
     with pytest.raises(IndexExistsError) as caught:
         Index.create("x", IndexSettings(12, bits=8, tables=2), Connections(client, None))
-    assert caught.value.why == "bits 16, not 8, tables 1, not 2, partitions 3, not 1"
+    assert caught.value.why == "bits 16, not 8, tables 1, not 2, partitions 6, not 1"
     assert Index.names(Connections(client, None)) == ["x"]
 
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import oracle
@@ -16,8 +18,10 @@ from stream_hash.service.connections import Connections
 from stream_hash.service.handle import IndexHandle
 from stream_hash.service.ingest import apply_batch
 from stream_hash.settings import IndexSettings, Metric
-from stream_hash.storage.codec import Batch
+from stream_hash.storage import reads as reads_module
+from stream_hash.storage.codec import Batch, Values
 from stream_hash.storage.connection import Client
+from stream_hash.storage.reads import Gathered, Probes, Reader
 
 METRICS: tuple[Metric, ...] = ("cosine", "l2", "inner")
 
@@ -124,17 +128,8 @@ def test_results_carry_labels_and_metadata(client: Client) -> None:
     assert (second.label, second.metadata) == (None, None)
 
 
-def test_a_search_whose_generation_was_replaced_begins_again_with_the_new_one(client: Client) -> None:
-    index = filled(client, IndexSettings(12, bits=6), 100)
-    before = index.query(vectors(1, 12, seed=4))[0]
-    replace_generation(client)
-    after = index.query(vectors(1, 12, seed=4), radius=6)[0]
-    assert (before.generation, after.generation) == (1, 2)
-    assert [r.id for r in after.results] == [r.id for r in index.query(vectors(1, 12, seed=4), exact=True)[0].results]
-
-
-def replace_generation(client: Client) -> None:
-    """Build generation 2 by hand, switch to it, and delete generation 1's buckets."""
+def switch_generation(client: Client) -> None:
+    """Build generation 2 by hand, switch to it, and delete half of generation 1's buckets."""
     handle = IndexHandle(client, "x")
     model = lsh_model(IndexSettings(12, bits=6, seed=99), vectors(100, 12))
     handle.models.publish(2, model.to_arrays(), kind="lsh", created=0.0)
@@ -144,27 +139,106 @@ def replace_generation(client: Client) -> None:
     handle.ledger.accept("again", Batch("upsert", ids(100), vectors(100, 12), None, None), lease_until=0)
     apply_batch(handle, "again")
     client.hset(keys.state, mapping={"live": "2", "building": ""})
-    for key in [*client.scan_iter(match=keys.prefix + "bucket:1:*"), keys.directory(1, 0)]:
+    for key in sorted(client.scan_iter(match=keys.prefix + "bucket:1:*"))[::2]:
         client.delete(key)
 
 
-def test_a_search_that_did_not_check_live_would_come_back_short(
-    real_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The rule's mutant: believe the generation planned with, and the old buckets are gone."""
+def reads_of_a_replaced_generation_are_whole(client: Client) -> None:
+    index = filled(client, IndexSettings(12, bits=6), 100)
+    queries = vectors(5, 12, seed=4)
+    assert {answer.generation for answer in index.query(queries, radius=6)} == {1}
+    switch_generation(client)
+    probed = index.query(queries, radius=6, widen=False)
+    assert {answer.generation for answer in probed} == {2}
+    assert [answer.results for answer in probed] == [answer.results for answer in index.query(queries, exact=True)]
+
+
+def test_a_search_whose_generation_was_replaced_begins_again_with_the_new_one(client: Client) -> None:
+    reads_of_a_replaced_generation_are_whole(client)
+
+
+def test_a_search_that_does_not_check_live_is_caught(real_client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rule's mutant: whatever is live is taken for the generation that was planned with."""
+    gather = Reader.gather
+
+    def unchecked(self: Reader, probes: list[Probes]) -> list[Gathered]:
+        found = gather(self, probes)
+        return [replace(one, live=probe.generation) for probe, one in zip(probes, found, strict=True)]
+
+    monkeypatch.setattr(Reader, "gather", unchecked)
+    with pytest.raises(AssertionError):
+        reads_of_a_replaced_generation_are_whole(real_client)
+
+
+def test_live_and_buckets_are_read_in_one_transaction(real_client: redis.Redis) -> None:
+    """Seen from the server: MULTI, the state, the union, EXEC, with nothing of ours in between."""
     index = filled(real_client, IndexSettings(12, bits=6), 100)
-    assert len(index.query(vectors(1, 12, seed=4), radius=6)[0].results) == 10
-    replace_generation(real_client)
+    index.query(vectors(1, 12))
+    with real_client.monitor() as monitor:
+        index.query(vectors(1, 12))
+        commands: list[str] = []
+        while not any(command.startswith("MGET") for command in commands):
+            commands.append(monitor.next_command()["command"])
+    names = [command.split(" ")[0] for command in commands]
+    start = names.index("MULTI")
+    assert names[start : names.index("EXEC")] == ["MULTI", "HMGET", "HLEN", "SUNION"]
+
+
+@pytest.mark.parametrize("partitions", [1, 4])
+def test_more_buckets_than_one_call_may_read_are_read_in_several(
+    client: Client, partitions: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reads_module, "UNION_KEYS", 7)
+    index = filled(client, IndexSettings(12, bits=8, tables=2, partitions=partitions), 200)
+    queries = vectors(3, 12, seed=4)
+    probed = index.query(queries, radius=8)
+    assert [answer.results for answer in probed] == [answer.results for answer in index.query(queries, exact=True)]
+    assert {answer.candidates for answer in probed} == {200}
+
+
+class Meddling(Reader):
+    """Deletes an item right after its value was first read."""
+
+    victim = ""
+    delete: Callable[[str], object]
+
+    def values(self, wanted: Sequence[tuple[int, np.ndarray]]) -> list[Values]:
+        found = super().values(wanted)
+        victim, self.victim = self.victim, ""
+        if victim:
+            self.delete(victim)
+        return found
+
+
+@pytest.mark.parametrize("plan", [{"radius": 8}, {"exact": True}])
+def test_an_item_deleted_between_two_reads_is_neither_returned_nor_missed_by_the_count(
+    client: Client, plan: dict[str, Any]
+) -> None:
+    index = filled(client, IndexSettings(12, bits=8), 30)
+    query = vectors(30, 12)[3]
+    index.query(query)
+    meddling = Meddling(client, "x", index.settings)
+    meddling.victim, meddling.delete = "i00003", lambda item_id: Index("x", Connections(client, None)).delete([item_id])
+    index._handle.reader = meddling
+    results = index.query(query, k=10, **plan)[0].results
+    assert len(results) == 10
+    assert "i00003" not in {result.id for result in results}
+
+
+def test_candidates_deleted_before_they_are_fetched_are_made_up_for(client: Client) -> None:
+    index = filled(client, IndexSettings(12, bits=8), 30)
+    query = vectors(30, 12)[3]
+    nearest = [result.id for result in index.query(query, k=20, exact=True)[0].results]
     gather = index._handle.reader.gather
 
-    def unchecked(probes):
-        return [
-            type(found)(probe.generation, 0, found.buckets, found.members)
-            for probe, found in zip(probes, gather(probes), strict=True)
-        ]
+    def gather_then_delete(probes: list[Probes]) -> list[Gathered]:
+        found = gather(probes)
+        index._handle.reader.gather = gather  # type: ignore[method-assign]  # once
+        Index("x", Connections(client, None)).delete(nearest[:10])
+        return found
 
-    monkeypatch.setattr(index._handle.reader, "gather", unchecked)
-    assert index.query(vectors(1, 12, seed=4), radius=6)[0].results == []
+    index._handle.reader.gather = gather_then_delete  # type: ignore[method-assign]
+    assert [result.id for result in index.query(query, k=10, radius=8)[0].results] == nearest[10:]
 
 
 class CountingConnection(redis.UnixDomainSocketConnection):
@@ -190,7 +264,7 @@ def counted_client(real_client: redis.Redis, embedded_url: str) -> Iterator[redi
 def test_a_search_by_radius_takes_three_round_trips(counted_client: redis.Redis, partitions: int, tables: int) -> None:
     index = filled(counted_client, IndexSettings(12, bits=12, partitions=partitions, tables=tables), 3_000)
     index.query(vectors(1, 12, seed=1), k=3)
-    for plan, trips in (({}, 3), ({"radius": 4}, 3), ({"budget": 50}, 5)):
+    for plan, trips in (({}, 3), ({"radius": 3}, 3), ({"budget": 50}, 5)):
         CountingConnection.sent = 0
         (answer,) = index.query(vectors(1, 12, seed=2), k=3, **plan)
         assert not answer.widened

@@ -79,13 +79,24 @@ def leave_buckets_of_a_retired_generation(client: Client) -> None:
     client.hset(KEYS.directory(2, 0), "5", 1)
 
 
+def free_a_number_in_use(client: Client) -> None:
+    client.rpush(KEYS.free, 3)
+
+
+def list_a_label_of_nobody(client: Client) -> None:
+    client.zadd(KEYS.labelled, {"9999": 5})
+
+
+def forget_a_label(client: Client) -> None:
+    client.zrem(KEYS.labelled, 3)
+
+
 def lose_an_accepted_item(client: Client) -> None:
     client.hincrby(IndexKeys("x").counters, "accepted", 1)
 
 
 def rewind_the_sequence(client: Client) -> None:
     client.set(IndexKeys("x").sequence, 3)
-    change_a_sequence_number(client)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +114,10 @@ def rewind_the_sequence(client: Client) -> None:
         (miscount_the_items, "counts 61 items"),
         (leave_buckets_of_a_retired_generation, "generation 2 is not in use"),
         (lose_an_accepted_item, "the ledger has accepted 61"),
-        (rewind_the_sequence, "of different writes"),
+        (rewind_the_sequence, "has a sequence number that was never given out"),
+        (free_a_number_in_use, "item number 3 is free and in use"),
+        (list_a_label_of_nobody, "item number 9999 is listed as labelled"),
+        (forget_a_label, "is not listed as labelled"),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )

@@ -1,7 +1,6 @@
 """The protocol of the scripts as scenarios: each is a claim that fails when its rule is taken out.
 
-`test_store.py` and `test_ledger.py` run them on every server; `test_mutants.py` runs them against scripts
-with one rule removed, and demands that they fail.
+`test_protocol.py` runs them on every server, and against scripts with one rule removed, where one must fail.
 """
 
 from __future__ import annotations
@@ -17,11 +16,13 @@ from stream_hash.settings import IndexSettings
 from stream_hash.storage.codec import Batch, decode_record, encode_values
 from stream_hash.storage.connection import Client
 from stream_hash.storage.keys import partition_of
-from stream_hash.storage.ledger import DeadLetter, Ledger
+from stream_hash.storage.ledger import RECEIPT_SECONDS, DeadLetter, Ledger
+from stream_hash.storage.models import Models
 from stream_hash.storage.store import HELD, IGNORED, WRITTEN, Hashed, Stale, State, Store
 
-SETTINGS = IndexSettings(3, bits=8, tables=2, partitions=2)
+SETTINGS = IndexSettings(3, bits=8, tables=2, partitions=6)
 LIVE = State(1)
+PARTITION_OF_A = partition_of("a", SETTINGS.partitions)
 
 
 class Bench:
@@ -32,7 +33,8 @@ class Bench:
         self.store = Store(client, "bench", scripts=scripts)
         self.ledger = Ledger(client, "bench", scripts=scripts)
         self.store.create(SETTINGS)
-        self.store.activate(SETTINGS.partitions, 1)
+        self.store.activate(SETTINGS.partitions, 1, "nonce")
+        self.models = Models(client, "bench", scripts=scripts)
 
     def upsert(
         self,
@@ -118,7 +120,7 @@ def a_writer_that_hashed_for_other_generations_writes_nothing(bench: Bench) -> N
         bench.set_state("a", **fields)
         before = bench.dump()
         assert bench.upsert("a", 2, 7) == Stale(stale)
-        assert bench.store.delete(partition_of("a", 2), LIVE, ["a"], [2]) == Stale(stale)
+        assert bench.store.delete(PARTITION_OF_A, LIVE, ["a"], [2]) == Stale(stale)
         assert bench.dump() == before
 
 
@@ -178,9 +180,9 @@ def a_write_older_than_a_forgotten_tombstone_is_still_ignored(bench: Bench) -> N
 
 def a_tombstone_is_kept_while_an_older_write_may_arrive(bench: Bench) -> None:
     bench.delete("a", 5)
-    bench.store.purge(partition_of("a", 2), 3)
+    bench.store.purge(PARTITION_OF_A, 3)
     assert bench.upsert("a", 4, 7) == IGNORED
-    bench.store.purge(partition_of("a", 2), 6)
+    bench.store.purge(PARTITION_OF_A, 6)
     assert bench.record("a") is None
 
 
@@ -201,7 +203,7 @@ def an_upsert_removes_the_old_members_by_the_stored_codes(bench: Bench) -> None:
 def a_delete_leaves_no_member_no_value_and_no_count(bench: Bench) -> None:
     bench.upsert("a", 1, 5, label="7")
     bench.delete("a", 2)
-    keys = bench.store.partition(partition_of("a", 2))
+    keys = bench.store.partition(PARTITION_OF_A)
     assert bench.all_buckets() == {}
     assert bench.directories() == {}
     assert bench.client.get(keys.value(0)) is None
@@ -210,7 +212,7 @@ def a_delete_leaves_no_member_no_value_and_no_count(bench: Bench) -> None:
 
 
 def item_numbers_are_dense_and_reused(bench: Bench) -> None:
-    ids = [i for i in map(str, range(40)) if partition_of(i, 2) == 0][:6]
+    ids = [i for i in map(str, range(200)) if partition_of(i, SETTINGS.partitions) == 0][:6]
     for sequence, item_id in enumerate(ids[:4], 1):
         bench.upsert(item_id, sequence, 5)
     bench.delete(ids[1], 10)
@@ -224,7 +226,7 @@ def a_full_partition_refuses_new_items_and_takes_updates(bench: Bench) -> None:
     bench.upsert("a", 1, 5)
     bench.set_state("a", next=str(2**24))
     assert bench.upsert("a", 2, 6) == WRITTEN
-    other = next(i for i in map(str, range(40)) if partition_of(i, 2) == partition_of("a", 2))
+    other = next(i for i in map(str, range(200)) if partition_of(i, SETTINGS.partitions) == PARTITION_OF_A)
     before = bench.dump()
     with pytest.raises(PartitionFullError, match="full"):
         bench.upsert(other, 3, 5)
@@ -241,8 +243,49 @@ def a_label_newer_than_its_item_survives_the_item(bench: Bench) -> None:
     assert bench.record("a").label == ""
 
 
+def a_label_newer_than_a_delete_outlives_it(bench: Bench) -> None:
+    """upsert 1, delete 2, label 4 before upsert 3: the horizon has passed 2 but not 3."""
+    bench.upsert("a", 1, 5, label='"old"')
+    bench.label("a", 4, '"new"')
+    assert bench.delete("a", 2) == WRITTEN
+    bench.store.purge(PARTITION_OF_A, 3)
+    assert bench.upsert("a", 3, 6) == WRITTEN
+    assert bench.record("a").label == '"new"'
+
+
+def a_delete_takes_an_older_label_with_it(bench: Bench) -> None:
+    bench.upsert("a", 1, 5, label='"old"')
+    bench.delete("a", 3)
+    assert bench.label("a", 2, '"late"') == IGNORED
+    assert (bench.record("a").label, bench.record("a").label_sequence) == ("", 0)
+    bench.upsert("a", 4, 5)
+    assert bench.record("a").label == ""
+
+
+def a_generation_goes_live_once(bench: Bench) -> None:
+    bench.upsert("a", 1, 5)
+    bench.set_state("a", live="2")
+    before = bench.dump()
+    bench.store.activate(SETTINGS.partitions, 1, "other")
+    assert bench.dump() == before
+
+
+def a_model_once_published_never_changes(bench: Bench) -> None:
+    first = bench.models.publish(1, {"w": np.ones(3)}, kind="lsh", created=1.0)
+    assert bench.models.publish(1, {"w": np.zeros(3)}, kind="lsh", created=2.0) == first
+    assert bench.models.load(1)["w"].tolist() == [1, 1, 1]
+
+
+def all_tombstones_below_the_horizon_are_forgotten_at_once(bench: Bench) -> None:
+    ids = [f"i{i}" for i in range(2_500 * SETTINGS.partitions)]
+    mine = [i for i in ids if partition_of(i, SETTINGS.partitions) == 0]
+    bench.store.delete(0, LIVE, mine, list(range(1, len(mine) + 1)))
+    assert bench.store.purge(0, len(mine)) == len(mine) - 1
+    assert bench.client.hlen(bench.store.partition(0).records) == 1
+
+
 def labelled_items_are_listed_by_the_age_of_their_label(bench: Bench) -> None:
-    ids = [i for i in map(str, range(40)) if partition_of(i, 2) == 0][:3]
+    ids = [i for i in map(str, range(200)) if partition_of(i, SETTINGS.partitions) == 0][:3]
     keys = bench.store.partition(0)
     for sequence, item_id in enumerate(ids, 1):
         bench.upsert(item_id, sequence, 5, label="1" if sequence != 2 else "")
@@ -300,6 +343,19 @@ def a_finished_batch_is_not_begun(bench: Bench) -> None:
     assert left == []
 
 
+def a_finished_batch_leaves_a_receipt_that_expires_and_nothing_else(bench: Bench) -> None:
+    bench.ledger.accept("x", Batch("delete", ["a"]), lease_until=0)
+    bench.ledger.begin("x", lease_until=0)
+    bench.ledger.release("x", now=0, failure="boom", blame_server=False)
+    bench.ledger.begin("x", lease_until=0)
+    bench.ledger.finish("x")
+    bench.ledger.release("x", now=0, failure="late", blame_server=True)
+    prefix = bench.ledger._keys.prefix
+    left = {key.removeprefix(prefix) for key in bench.dump() if key.startswith(prefix)}
+    assert left == {"settings", "sequence", "counters", "receipt:x"}
+    assert 0 < bench.client.ttl(prefix + "receipt:x") <= RECEIPT_SECONDS
+
+
 def an_overdue_batch_is_leased_to_one_sweeper(bench: Bench) -> None:
     bench.ledger.accept("x", Batch("delete", ["a"]), lease_until=1_000)
     assert bench.ledger.lease_overdue(999, 2_000) == []
@@ -343,6 +399,35 @@ def the_bound_on_pending_batches_refuses_and_takes_nothing(bench: Bench) -> None
     assert bench.ledger.accept("x", Batch("delete", ["a"]), lease_until=0, max_pending=2).known
 
 
+def writes_of_one_call_see_each_other(bench: Bench) -> None:
+    """A call reads its records before its first write: the second write of an id must see the first."""
+    first, second, third = [i for i in map(str, range(200)) if partition_of(i, SETTINGS.partitions) == 0][:3]
+    keys = bench.store.partition(0)
+
+    def upsert(ids: list[str], sequence: int, labels: list[str]) -> None:
+        sequences = list(range(sequence, sequence + len(ids)))
+        values = encode_values(np.array(sequences), np.zeros((len(ids), 3), np.float32), ids, "float32")
+        codes = np.array([[s, s + 1] for s in sequences], np.uint64)
+        hashed = [Hashed(codes, np.zeros(len(ids), np.uint64))]
+        outcome = bench.store.upsert(0, LIVE, ids, sequences, values, labels, [""] * len(ids), hashed)
+        assert outcome == [WRITTEN] * len(ids)
+
+    upsert([first, second, first], 1, ["1", "2", ""])
+    assert bench.buckets_of(first) == ["1:0:3", "1:1:4"]
+    assert bench.directories() == bench.all_buckets()
+    assert bench.client.hmget(keys.state, "next", "items") == [b"2", b"2"]
+    assert bench.client.zrange(keys.labelled, 0, -1, withscores=True) == [(b"1", 2.0)]
+    assert bench.client.get(keys.value(0))[:8] == (3).to_bytes(8, "little")
+
+    assert bench.store.delete(0, LIVE, [first, first], [4, 5]) == [WRITTEN, HELD]
+    assert bench.client.hget(keys.state, "items") == b"1"
+    assert bench.client.lrange(keys.prefix + "free", 0, -1) == [b"0"]
+    upsert([third, first], 6, ["", ""])
+    assert [bench.record(i).number for i in (third, first, second)] == [0, 2, 1]
+    assert bench.client.zcard(keys.tombstones) == 0
+    assert bench.client.hmget(keys.state, "next", "items") == [b"3", b"3"]
+
+
 STORE_SCENARIOS = (
     an_item_is_in_one_bucket_a_table_and_counted,
     a_writer_that_hashed_for_other_generations_writes_nothing,
@@ -359,13 +444,20 @@ STORE_SCENARIOS = (
     item_numbers_are_dense_and_reused,
     a_full_partition_refuses_new_items_and_takes_updates,
     a_label_newer_than_its_item_survives_the_item,
+    a_label_newer_than_a_delete_outlives_it,
+    a_delete_takes_an_older_label_with_it,
+    a_generation_goes_live_once,
+    a_model_once_published_never_changes,
+    all_tombstones_below_the_horizon_are_forgotten_at_once,
     labelled_items_are_listed_by_the_age_of_their_label,
     members_are_exact_up_to_their_63rd_bit,
+    writes_of_one_call_see_each_other,
 )
 LEDGER_SCENARIOS = (
     a_batch_is_accepted_once,
     a_batch_is_finished_once_and_the_balance_holds_throughout,
     a_finished_batch_is_not_begun,
+    a_finished_batch_leaves_a_receipt_that_expires_and_nothing_else,
     an_overdue_batch_is_leased_to_one_sweeper,
     a_released_batch_is_due_at_once_and_the_server_is_not_held_against_it,
     the_horizon_is_the_oldest_write_still_on_its_way,

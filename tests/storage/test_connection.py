@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -7,7 +12,7 @@ import redis
 import servers
 
 from stream_hash.errors import OutOfMemoryError, ServerRefusedError, ServerUnreachableError
-from stream_hash.storage.connection import connect, is_cluster, redacted, redis_errors
+from stream_hash.storage.connection import CLUSTER_RETRIES, RETRIES, connect, is_cluster, redis_errors
 
 
 def test_a_server_and_a_cluster_are_told_apart(embedded_url: str, redis_url: str, cluster_url: str) -> None:
@@ -54,16 +59,44 @@ def test_a_server_that_is_away_is_said_to_be(tmp_path: Path) -> None:
     assert "stream-hash up" in caught.value.remedy
 
 
-@pytest.mark.parametrize("option", ["ssl_cert_reqs=none", "ssl_cert_reqs=NONE", "ssl_check_hostname=false"])
-def test_a_url_that_switches_certificate_checks_off_is_refused(option: str) -> None:
-    with pytest.raises(ServerRefusedError, match="certificate checks"):
-        connect(f"rediss://user:pass@localhost:1/0?{option}")
+@contextlib.contextmanager
+def peer(*, hangs: bool) -> Iterator[tuple[str, list[socket.socket]]]:
+    """The URL of one who reads what it is sent, then hangs up or says nothing; and who has connected so far."""
+    connected: list[socket.socket] = []
+    with contextlib.ExitStack() as stack, socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def accept() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connected.append(stack.enter_context(listener.accept()[0]))
+                    connected[-1].recv(1)
+                    if not hangs:
+                        connected[-1].shutdown(socket.SHUT_RDWR)
+
+        thread = threading.Thread(target=accept)
+        thread.start()
+        yield f"redis://127.0.0.1:{listener.getsockname()[1]}", connected
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
 
 
-def test_passwords_are_redacted() -> None:
-    assert redacted("redis://user:secret@host:6379/0") == "redis://user:***@host:6379/0"
-    assert redacted("redis://:secret@host:6379/0") == "redis://:***@host:6379/0"
-    assert redacted("redis://host:6379/0") == "redis://host:6379/0"
+def test_a_command_whose_connection_breaks_is_sent_again_a_few_times_in_a_second() -> None:
+    started = time.monotonic()
+    with peer(hangs=False) as (url, connected), pytest.raises(ServerUnreachableError):
+        connect(url)
+    assert len(connected) == 1 + RETRIES
+    assert time.monotonic() - started < 1.5
+
+
+def test_a_command_that_is_not_answered_is_not_sent_again() -> None:
+    with peer(hangs=True) as (url, connected), pytest.raises(ServerUnreachableError):
+        connect(url, timeout_seconds=0.2)
+    assert len(connected) == 1
+
+
+def test_a_cluster_s_client_repeats_a_few_times_only(cluster_url: str) -> None:
+    with connect(cluster_url) as client:
+        assert client.retry.get_retries() == CLUSTER_RETRIES
 
 
 @pytest.mark.parametrize(

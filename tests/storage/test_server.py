@@ -29,6 +29,9 @@ from tests.servers import bundled_binary, fake_binary, path_redis_binary, wait_u
 
 BINARIES = {"bundled valkey": bundled_binary, "redis on PATH": path_redis_binary}
 
+LEFT_BEHIND = ("temp-rewriteaof-1234.aof", "temp-rewriteaof-bg-1234.aof", "temp-1234.rdb", "temp-1700000000.1234.rdb")
+"""What engines call files that they have not finished, by their sources."""
+
 NewServer = Callable[..., EmbeddedServer]
 
 
@@ -338,13 +341,31 @@ def test_what_a_killed_server_leaves_behind_is_recognised_and_replaced(new_serve
     server.start()
     kill(server)
     assert {"server.sock", "server.pid"} <= {path.name for path in directory.iterdir()}
-    half_written = directory / "temp-rewriteaof-1234.aof"
-    half_written.write_bytes(b"half")
+    half_written = [directory / name for name in LEFT_BEHIND]
+    for path in half_written:
+        path.write_bytes(b"half")
     assert server.status() is None
     assert server.stop() is False
     pid = server.start().pid
     assert int((directory / "server.pid").read_text()) == pid
-    assert not half_written.exists()
+    assert not [path for path in half_written if path.exists()]
+
+
+def test_files_that_only_look_like_an_engine_s_leftovers_are_kept(new_server: NewServer, directory: Path) -> None:
+    server = new_server()
+    server.start()
+    server.stop()
+    (directory / "elsewhere").write_text("kept")
+    kept = [directory / name for name in ("temp-notes.txt", "temp-2024.rdb.bak", "temp-rewriteaof-mine.aof", "temp-")]
+    for path in kept:
+        path.write_text("mine")
+    folder, link = directory / "temp-1.rdb", directory / "temp-2.rdb"
+    folder.mkdir()
+    link.symlink_to(directory / "elsewhere")
+    server.start()
+    assert [path.read_text() for path in kept] == ["mine"] * len(kept)
+    assert folder.is_dir()
+    assert link.read_text() == "kept"
 
 
 def test_a_stale_pid_file_that_names_a_strangers_process_is_harmless(new_server: NewServer, directory: Path) -> None:
@@ -485,16 +506,34 @@ def test_an_empty_directory_open_to_others_is_tightened(new_server: NewServer, d
 
 
 @pytest.mark.parametrize("mode", [0o755, 0o770, 0o701])
-def test_a_directory_with_files_open_to_others_is_refused(new_server: NewServer, directory: Path, mode: int) -> None:
+@pytest.mark.parametrize("own", ["server.lock", "engine.json"])
+def test_a_data_directory_open_to_others_is_refused(
+    new_server: NewServer, directory: Path, mode: int, own: str
+) -> None:
     directory.mkdir()
-    (directory / "file").touch()
+    (directory / own).touch()
     directory.chmod(mode)
     server = new_server()
     for use in (server.start, server.status, server.stop):
         with pytest.raises(EmbeddedServerError, match="open to other users") as caught:
             use()
         assert f"chmod 700 {directory}" in caught.value.remedy
-    assert [path.name for path in directory.iterdir()] == ["file"]
+    assert [path.name for path in directory.iterdir()] == [own]
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o700])
+def test_a_directory_that_holds_other_files_is_left_as_it_is(new_server: NewServer, directory: Path, mode: int) -> None:
+    directory.mkdir()
+    (directory / "temp-1234.rdb").write_text("mine")
+    directory.chmod(mode)
+    server = new_server()
+    with pytest.raises(EmbeddedServerError, match="holds files and no server of ours") as caught:
+        server.start()
+    assert caught.value.remedy == "choose a new or empty --data-dir"
+    assert server.status() is None
+    assert server.stop() is False
+    assert [(path.name, path.read_text()) for path in directory.iterdir()] == [("temp-1234.rdb", "mine")]
+    assert directory.stat().st_mode & 0o777 == mode
 
 
 def test_a_directory_of_another_user_is_refused(
@@ -563,6 +602,7 @@ def test_data_that_do_not_say_who_wrote_them_are_refused(
     new_server: NewServer, directory: Path, record: str | None
 ) -> None:
     (directory / "aof").mkdir(parents=True)
+    (directory / "server.lock").touch()
     directory.chmod(0o700)
     if record is not None:
         (directory / "engine.json").write_text(record)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -19,8 +20,9 @@ from workers import hash_worker
 
 
 def test_a_password_on_the_command_line_is_refused() -> None:
-    for option in ("--url", "--broker-url"):
-        outcome = CliRunner().invoke(hash_worker.main, [option, "redis://me:secret@host:6379"])
+    urls = ("redis://me:secret@host:6379", "redis://host:6379?password=secret", "redis://host?PASSWORD=secret")
+    for option, url in itertools.product(("--url", "--broker-url"), urls):
+        outcome = CliRunner().invoke(hash_worker.main, [option, url])
         assert outcome.exit_code == 2
         assert "secret" not in outcome.output
         assert "fix: set STREAM_HASH_" in outcome.output

@@ -3,6 +3,7 @@
 -- KEYS[1]  the index's pending batches; the others share its hash tag
 -- ARGV[1]  batch   ARGV[2]  items   ARGV[3]  payload   ARGV[4]  lease until (Unix milliseconds)
 -- ARGV[5]  bound on pending batches, 0 for none
+-- ARGV[6]  '1' for deletes: they are taken even when memory is out, since they give some back
 -- Returns  {'ACCEPTED' | 'KNOWN', first sequence number} or {'FULL', pending batches}
 --
 -- Rule: a batch id is accepted once. A lost reply makes the client ask again, and so may a producer.
@@ -17,6 +18,10 @@ local bound = tonumber(ARGV[5])
 local pending = redis.call('ZCARD', KEYS[1])
 if bound > 0 and pending >= bound then
   return {'FULL', pending}
+end
+if ARGV[6] == '1' then
+  -- a server out of memory refuses a script only at a first write that may grow
+  redis.call('ZREM', prefix .. 'leases', batch)
 end
 first = redis.call('INCRBY', prefix .. 'sequence', items) - items + 1
 redis.call('SET', prefix .. 'batch:' .. batch, ARGV[3])

@@ -1,10 +1,10 @@
 -- Let a partition's first generation go live. Repeating it, or coming second, changes nothing.
 --
 -- KEYS[1]  the partition's state
--- ARGV[1]  the generation
+-- ARGV[1]  the generation   ARGV[2]  the index's nonce
 -- Returns  the generation that is live now
 
-if (redis.call('HGET', KEYS[1], 'live') or '0') == '0' then
-  redis.call('HSET', KEYS[1], 'live', ARGV[1], 'building', '', 'items', 0) -- no upsert comes before this
+if (redis.call('HGET', KEYS[1], 'live') or '0') == '0' then -- rule: once; no upsert comes before this
+  redis.call('HSET', KEYS[1], 'live', ARGV[1], 'building', '', 'items', 0, 'nonce', ARGV[2])
 end
 return redis.call('HGET', KEYS[1], 'live')

@@ -2,14 +2,16 @@
 --
 -- KEYS[1]  the index's pending batches; the others share its hash tag
 -- ARGV[1]  batch   ARGV[2]  lease until (Unix milliseconds)
--- Returns  {payload, first sequence number, attempts with this one, items, last failure}, or nothing when it
---          is not pending
+-- Returns  {payload, first sequence number, attempts with this one, items, last failure, settings of the
+--          index}, or nothing when it is not pending
 
 local prefix = string.sub(KEYS[1], 1, -8) -- without 'pending'
 local first = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if not first then
   return false
 end
+-- a removal first: a server out of memory refuses a script only at a first write that may grow
+redis.call('ZREM', prefix .. 'leases', ARGV[1])
 redis.call('ZADD', prefix .. 'leases', ARGV[2], ARGV[1])
 local attempts = redis.call('HINCRBY', prefix .. 'attempts', ARGV[1], 1)
 return {
@@ -17,5 +19,6 @@ return {
   string.format('%.0f', tonumber(first)),
   attempts,
   tonumber(redis.call('HGET', prefix .. 'sizes', ARGV[1])),
-  redis.call('HGET', prefix .. 'failures', ARGV[1]) or ''
+  redis.call('HGET', prefix .. 'failures', ARGV[1]) or '',
+  redis.call('GET', prefix .. 'settings') or ''
 }

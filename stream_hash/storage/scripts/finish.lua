@@ -15,17 +15,18 @@ if not first then -- rule: once
 end
 local items = tonumber(redis.call('HGET', prefix .. 'sizes', batch))
 local dead = 0
+-- removals first: a server out of memory refuses a script only at a first write that may grow
+redis.call('ZREM', KEYS[1], batch)
+redis.call('UNLINK', prefix .. 'batch:' .. batch)
 for position = 3, #ARGV, 3 do
   redis.call('HSET', prefix .. 'dead', ARGV[position], ARGV[position + 2])
   dead = dead + tonumber(ARGV[position + 1])
 end
 redis.call('HINCRBY', prefix .. 'counters', 'applied', items - dead)
 redis.call('HINCRBY', prefix .. 'counters', 'dead', dead)
-redis.call('ZREM', KEYS[1], batch)
 redis.call('ZREM', prefix .. 'leases', batch)
 redis.call('HDEL', prefix .. 'sizes', batch)
 redis.call('HDEL', prefix .. 'attempts', batch)
 redis.call('HDEL', prefix .. 'failures', batch)
-redis.call('UNLINK', prefix .. 'batch:' .. batch)
 redis.call('SET', prefix .. 'receipt:' .. batch, string.format('%.0f', tonumber(first)), 'EX', ARGV[2])
 return 1

@@ -6,6 +6,8 @@
 
 local leases = string.sub(KEYS[1], 1, -8) .. 'leases' -- in place of 'pending'
 local batches = redis.call('ZRANGEBYSCORE', leases, '-inf', ARGV[1], 'LIMIT', 0, tonumber(ARGV[3]))
+-- a removal first: a server out of memory refuses a script only at a first write that may grow
+redis.call('ZREM', leases, '')
 for _, batch in ipairs(batches) do
   redis.call('ZADD', leases, ARGV[2], batch)
 end

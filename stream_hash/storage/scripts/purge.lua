@@ -5,13 +5,13 @@
 -- ARGV[2]  how many tombstones to forget at the most
 -- Returns  how many were forgotten
 --
--- Rule: the floor rises before, and in the same script in which, tombstones go. A worker that was paused
+-- Rule: the floor rises in the same script in which tombstones go. A worker that was paused
 -- with an older write in its hands then finds the floor where it would have found the tombstone.
 
 local horizon = tonumber(ARGV[1])
 local floor = tonumber(redis.call('HGET', KEYS[1], 'floor') or '0')
-if horizon > floor then
-  redis.call('HSET', KEYS[1], 'floor', ARGV[1])
+local rises = horizon > floor
+if rises then
   floor = horizon
 end
 local ids = redis.call(
@@ -19,5 +19,10 @@ local ids = redis.call(
 for _, id in ipairs(ids) do
   redis.call('HDEL', prefix .. 'records', id)
   redis.call('ZREM', prefix .. 'tombstones', id)
+end
+if rises then
+  -- a removal first: a server out of memory refuses a script only at a first write that may grow
+  redis.call('ZREM', prefix .. 'tombstones', '')
+  redis.call('HSET', KEYS[1], 'floor', ARGV[1])
 end
 return #ids

@@ -9,6 +9,8 @@ local prefix = string.sub(KEYS[1], 1, -8) -- without 'pending'
 if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then
   return 0
 end
+-- a removal first: a server out of memory refuses a script only at a first write that may grow
+redis.call('ZREM', prefix .. 'leases', ARGV[1])
 redis.call('ZADD', prefix .. 'leases', ARGV[2], ARGV[1])
 redis.call('HSET', prefix .. 'failures', ARGV[1], ARGV[3])
 if ARGV[4] == '1' then

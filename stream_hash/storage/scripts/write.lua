@@ -185,6 +185,10 @@ local function set_label_of(id, sequence, label)
   return 2
 end
 
+-- A removal first: a server out of memory refuses a script only at a first write that may grow. What was accepted
+-- is applied all the same, since that is what frees its payload.
+redis.call('HDEL', KEYS[1], '')
+
 local reply = {'OK'}
 local next_value = 2
 for position, write in ipairs(request.writes) do

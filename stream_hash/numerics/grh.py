@@ -1,0 +1,394 @@
+"""Graph regularised hashing: hyperplanes that put items which belong together into the same buckets.
+
+Source: S. Moran & V. Lavrenko, "Graph Regularised Hashing", ECIR 2015. In turns, for codes L of ±1:
+
+    L ← sgn(alpha·S·D⁻¹·L + (1 − alpha)·L₀)          (equation 2; the graph S is that of graph.py)
+    for each bit, a linear learner fits hyperplane to code; L becomes the side that each item is on
+
+Our departures:
+1. A tie keeps L₀ (the paper: +1), and a bit that comes out the same for all items keeps its hyperplane.
+2. A bit that splits the training items as an earlier one does starts again from a fresh random hyperplane.
+3. targets="code_words": with classes known, each has a code word far from the others', and the learner fits these
+   directly. Smoothing ends with one code a class anyway, but with codes that chance put close together.
+4. feature_map="posterior": learners fit the classes; bits are directions among the class posteriors.
+
+Labels y as in labels.py: −1 or None where unknown. Which graph smooths: that of the labels; without any label that of
+the nearest neighbours, or the affinity given; and a mixture of both when only some items are labelled or an affinity
+is given as well. Under "code_words" and "frames", items without labels shape only the feature map; with no label at
+all, or with an affinity, targets are smoothed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import assert_all_finite
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from stream_hash.errors import IntegrityError
+from stream_hash.numerics.class_book import ClassBook
+from stream_hash.numerics.feature_maps import (
+    FeatureMap,
+    Hidden,
+    Matrix,
+    Nystrom,
+    Posterior,
+    Prepared,
+    fit_nystrom,
+    fit_prepared,
+    map_from_arrays,
+    map_to_arrays,
+)
+from stream_hash.numerics.graph import AffinityGraph, Graph, LabelGraph, MixedGraph, neighbour_graph
+from stream_hash.numerics.grh_parameters import ONLINE, TEMPERATURE, C, check_parameters
+from stream_hash.numerics.labels import read_labels
+from stream_hash.numerics.learners import WINDOW, PassiveAggressive, Ridge, hidden_layer, svm_hyperplanes
+from stream_hash.numerics.smoothing import draw_apart, in_rows, signs, smoothed, two_sided
+from stream_hash.numerics.starts import first_hyperplanes
+from stream_hash.numerics.unlearnable import UnlearnableError
+
+EPOCHS = 10
+"""Passes of the passive-aggressive learner over the items of a batch fit."""
+
+REPEATS = 3
+"""Its passes over the items of one `partial_fit`: one leaves a twentieth of the precision behind."""
+
+
+def _learns_online(model: GRH) -> bool:
+    if model.learner not in ONLINE or model.targets == "smoothed":
+        raise AttributeError(
+            f"learner={model.learner!r} with targets={model.targets!r} cannot learn online; "
+            "take learner='pa' or 'ridge' with targets='code_words' or 'frames'"
+        )
+    return True
+
+
+class GRH(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]  # untyped
+    """Vectors to bits, learned from labels or a graph.
+
+    n_bits : bits of a code. learner : "ridge", "svm", "pa" (passive-aggressive) or "mlp"; the first and third learn
+    online. targets : "code_words", "smoothed", or "frames" (posterior only: random orthogonal directions).
+    alpha : weight of the graph, 0 to 1; a bit flips where |S·D⁻¹·L| > (1 − alpha)/alpha. n_iter : turns of smoothing.
+    feature_map : None (hyperplanes in the space of the vectors), "rbf" or "posterior" (over rbf).
+    n_components : landmarks of rbf. gamma : of rbf; None for 2 over the median squared distance.
+    C : how closely to fit. ridge: 1/penalty; svm: its C; pa: the longest step; mlp: 1/penalty. None for a fair value.
+    temperature : sharpening of posteriors; None for 4 (code words) or 8 (frames).
+    n_directions : how many bits differ; the others repeat them, which makes larger buckets. None for all.
+    init : where to start from, and what bits keep that nothing is learned for: "lsh", "itq", or a fitted object whose
+    decision_function returns (n, n_directions) margins, such as another GRH.
+    power : of coordinates, signs kept; 0.5 suits histograms. unit_length : scale vectors to length 1, as for cosine.
+    n_neighbors : of the neighbour graph. graph_weight : its weight where an item also has labels.
+    n_hidden : units of "mlp". random_state : None, an int, or a numpy Generator.
+
+    After `fit` or `partial_fit`:
+    hyperplanes_ : float64 (n_bits, n_map_features), in the space of feature_map_. offsets_ : float64 (n_bits,).
+    feature_map_ : of feature_maps.py. classes_ : (n_classes,), in order of arrival. words_ : int8 (n_classes, n_bits).
+    codes_ : int8 (n, n_bits), the targets of the items of the last call, ±1, 0 where there was none.
+    """
+
+    def __init__(
+        self,
+        n_bits: int = 16,
+        *,
+        learner: str = "ridge",
+        targets: str = "code_words",
+        alpha: float = 0.9,
+        n_iter: int = 2,
+        feature_map: str | None = "rbf",
+        n_components: int = 1_000,
+        gamma: float | None = None,
+        C: float | None = None,
+        temperature: float | None = None,
+        n_directions: int | None = None,
+        init: Any = "lsh",
+        power: float = 1.0,
+        unit_length: bool = True,
+        n_neighbors: int = 10,
+        graph_weight: float = 0.5,
+        n_hidden: int = 128,
+        random_state: Any = None,
+    ) -> None:
+        self.n_bits = n_bits
+        self.learner = learner
+        self.targets = targets
+        self.alpha = alpha
+        self.n_iter = n_iter
+        self.feature_map = feature_map
+        self.n_components = n_components
+        self.gamma = gamma
+        self.C = C
+        self.temperature = temperature
+        self.n_directions = n_directions
+        self.init = init
+        self.power = power
+        self.unit_length = unit_length
+        self.n_neighbors = n_neighbors
+        self.graph_weight = graph_weight
+        self.n_hidden = n_hidden
+        self.random_state = random_state
+
+    # ---- learning
+
+    def fit(self, X: ArrayLike, y: Any = None, affinity: Any = None) -> GRH:
+        """Learn from all items at once.
+
+        X : (n_samples, n_features), finite. y : labels or None. affinity : sparse (n_samples, n_samples) or None.
+        Raises UnlearnableError, a ValueError, for parameters and data that nothing can be learned from.
+        """
+        check_parameters(self.get_params(deep=False))
+        x = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
+        classes, member = read_labels([None] * len(x) if y is None else y, len(x))
+        if len(classes) == 1:
+            raise UnlearnableError(
+                f"all labelled items are of 1 class, {classes[0]!r}",
+                why="hyperplanes are learned from what tells classes apart",
+                remedy="give items of two classes or more, or no labels",
+            )
+        self._begin(x)
+        if affinity is None and len(classes) and self.targets != "smoothed":
+            self._learn_words(x, classes, member, EPOCHS)
+        elif self.feature_map == "posterior":
+            raise UnlearnableError("feature_map is 'posterior' without classes", remedy="give labels, or take 'rbf'")
+        else:
+            self.classes_ = classes
+            self._learn_smoothed(x, self._graph(x, member, affinity))
+        return self
+
+    @available_if(_learns_online)  # type: ignore[untyped-decorator]  # scikit-learn ships no types
+    def partial_fit(self, X: ArrayLike, y: Any, classes: Any = None) -> GRH:
+        """Learn from more items, each given once; nothing of them is kept but sums or weights.
+
+        The first call fixes the feature map: pass items without labels along to give it more to choose from.
+        classes : labels to expect, for the first call; others may come at any time. A new class gets a code word or
+        directions of its own, and those of the others stay.
+        There is no such method for learners 'svm' and 'mlp', nor for targets='smoothed'.
+        """
+        check_parameters(self.get_params(deep=False))
+        first = not hasattr(self, "feature_map_")
+        x = validate_data(self, X, dtype=[np.float64, np.float32], reset=first)
+        if y is None:
+            raise UnlearnableError("partial_fit requires y, but y is None", remedy="give labels; -1 where unknown")
+        found, member = read_labels(y, len(x))
+        if first:
+            self._begin(x)
+            if classes is not None:
+                expected = read_labels(classes, len(classes))[0]
+                self._book.meet(expected, sp.csr_array((0, len(expected))))
+        elif not hasattr(self, "words_"):
+            raise UnlearnableError("a model fitted to a graph cannot learn online", remedy="fit it with labels")
+        self._learn_words(x, found, member, REPEATS)
+        return self
+
+    def _begin(self, x: Matrix) -> None:
+        """Forget everything; fix the feature map and the hyperplanes to start from."""
+        for name in ("words_", "classes_"):
+            if hasattr(self, name):
+                delattr(self, name)
+        self._rng = np.random.default_rng(self.random_state)
+        self._seed = int(self._rng.integers(2**31))
+        self._online: Ridge | PassiveAggressive | None = None
+        width = self.n_directions or self.n_bits
+        self._book = ClassBook(width, self._seed, frames=self.targets == "frames")
+        prepared = fit_prepared(x, self.power, self.unit_length)
+        self._base: Prepared | Nystrom = prepared
+        if self.feature_map is not None:
+            self._base = fit_nystrom(prepared, x, self._rng, self.n_components, self.gamma)
+        self._first = (np.zeros((width, 0)), np.zeros(width))
+        if self.feature_map != "posterior":
+            self._first = first_hyperplanes(self.init, self._base, x, width, self._rng)
+
+    def _learn_words(self, x: Matrix, found: NDArray[Any], member: sp.csr_array, passes: int) -> None:
+        """Fit codes or classes that are given by labels."""
+        member, new = self._book.meet(found, member)
+        labelled = np.flatnonzero(np.diff(member.indptr))
+        own = member[labelled]
+        codes = self._book.targets(own)
+        features = self._base.features(x[labelled]).astype(np.float64)
+        if self.feature_map == "posterior":
+            if not len(self._book.classes):
+                raise UnlearnableError("no item has a label, and classes is None", remedy="label some, or give classes")
+            if self._online is not None:
+                self._online.grow(new)
+            base, weights, offsets = self._fit(features, 2.0 * own.toarray() - 1.0, passes)
+            self._set_posterior(x, base, weights, offsets)
+        else:
+            active = self._book.active_bits()
+            kept = signs(features @ self._first[0].T + self._first[1])
+            base, weights, offsets = self._fit(features, np.where(active, codes, kept), passes)
+            if base is self._base:
+                weights = np.where(active[:, None], weights, self._first[0])
+                offsets = np.where(active, offsets, self._first[1])
+            self._set(base, weights, offsets)
+        self.classes_ = self._book.classes
+        self.words_ = self._tiled(self._book.words.T).T
+        self.codes_ = np.zeros((len(x), self.n_bits), dtype=np.int8)
+        self.codes_[labelled] = self._tiled(codes.T).T
+
+    def _learn_smoothed(self, x: Matrix, graph: Graph) -> None:
+        """The paper's turns: smooth the codes, fit hyperplanes, take the sides that items are on."""
+        features = self._base.features(x).astype(np.float64)
+        first = self._first
+        if isinstance(self.init, str):
+            first = draw_apart(self._rng, features, *first, graph, self.alpha)
+        base: Prepared | Nystrom | Hidden = self._base
+        weights, offsets = first
+        start = now = signs(features @ weights.T + offsets)
+        for _ in range(self.n_iter):
+            codes = smoothed(now, start, graph, self.alpha)
+            mixed = two_sided(codes)
+            self._online = None
+            fitted, new, new_offsets = self._fit(features, np.where(mixed, codes, now), EPOCHS)
+            if fitted is base:
+                new, new_offsets = np.where(mixed[:, None], new, weights), np.where(mixed, new_offsets, offsets)
+            base, weights, offsets = fitted, new, new_offsets
+            now = signs(in_rows(base, x, weights, offsets))
+        self._online = None
+        self._set(base, weights, offsets)
+        self.codes_ = self._tiled(codes.T.astype(np.int8)).T
+
+    def _graph(self, x: Matrix, member: sp.csr_array, affinity: Any) -> Graph:
+        given = None if affinity is None else AffinityGraph(affinity)
+        if given is not None and given.size != len(x):
+            raise UnlearnableError(f"the affinity joins {given.size} items of {len(x)}", remedy="give a row an item")
+        labels = LabelGraph(member)
+        if given is None and labels.labelled.all():
+            return labels
+        base = self._base.base if isinstance(self._base, Nystrom) else self._base
+        neighbours = given or neighbour_graph(base.features(x), self.n_neighbors)
+        return MixedGraph(labels, neighbours, self.graph_weight) if labels.labelled.any() else neighbours
+
+    def _fit(
+        self, features: NDArray[np.float64], wanted: NDArray[np.float64], passes: int
+    ) -> tuple[Prepared | Nystrom | Hidden, NDArray[np.float64], NDArray[np.float64]]:
+        """Hyperplanes for the targets wanted, and the map they stand behind. Online learners go on from before."""
+        cost = C[self.learner] if self.C is None else self.C
+        if self.learner == "mlp":
+            (inner, shifts), (weights, offsets) = hidden_layer(features, wanted, 1.0 / cost, self.n_hidden, self._seed)
+            return Hidden(self._base, inner, shifts), weights, offsets
+        if self.learner == "svm":
+            mixed = two_sided(wanted)
+            weights = np.zeros((wanted.shape[1], features.shape[1]))
+            offsets = signs(wanted.sum(axis=0))
+            weights[mixed], offsets[mixed] = svm_hyperplanes(features, wanted[:, mixed], cost, self._seed)
+            return self._base, weights, offsets
+        if self._online is None:
+            shape = features.shape[1], wanted.shape[1]
+            self._online = Ridge(*shape, 1.0 / cost) if self.learner == "ridge" else PassiveAggressive(*shape, cost)
+        for _ in range(passes if isinstance(self._online, PassiveAggressive) else 1):
+            # the order follows from what was learned before, so that a stored model goes on as this one would
+            order = np.random.default_rng([self._seed, self._online.count]).permutation(len(features))
+            self._online.add(features[order], wanted[order])
+        return self._base, *self._online.hyperplanes()
+
+    def _set_posterior(
+        self, x: Matrix, base: Prepared | Nystrom | Hidden, weights: NDArray[np.float64], offsets: NDArray[np.float64]
+    ) -> None:
+        # scores are fitted to ±1, and differ by twice what scores fitted to 0 and 1 would
+        temperature = (self.temperature or TEMPERATURE[self.targets]) / 2.0
+        count = len(weights)
+        raw = Posterior(base, weights, offsets, temperature, np.zeros(count))
+        mean = in_rows(raw, x, np.eye(count), np.zeros(count)).mean(axis=0, dtype=np.float64)
+        before = getattr(self, "feature_map_", None)
+        if isinstance(before, Posterior) and hasattr(self, "words_"):
+            known = np.concatenate([before.mean, np.zeros(count - len(before.mean))])
+            share = min(1.0, len(x) / min(self._book.counts.sum() + 1.0, WINDOW))
+            mean = known + share * (mean - known)
+        self._set(
+            Posterior(base, weights, offsets, temperature, mean),
+            self._book.directions,
+            np.zeros(len(self._book.directions)),
+        )
+
+    def _set(self, feature_map: FeatureMap, weights: NDArray[np.float64], offsets: NDArray[np.float64]) -> None:
+        self.feature_map_ = feature_map
+        self.hyperplanes_ = self._tiled(weights)
+        self.offsets_ = self._tiled(offsets)
+        self._n_features_out = self.n_bits
+
+    def _tiled(self, bits: NDArray[Any]) -> NDArray[Any]:
+        """Rows of the distinct bits, repeated up to n_bits."""
+        return np.ascontiguousarray(bits[np.arange(self.n_bits) % len(bits)])
+
+    # ---- hashing
+
+    def decision_function(self, X: ArrayLike) -> Matrix:
+        """Margins w·f(x) + b. X : (n, n_features). Returns (n, n_bits), float32 for float32 and else float64."""
+        check_is_fitted(self)
+        x = validate_data(self, X, dtype=[np.float64, np.float32], reset=False, ensure_all_finite=False)
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found, and named, below
+            margins = in_rows(self.feature_map_, x, self.hyperplanes_, self.offsets_)
+        if not np.isfinite(margins.sum()):
+            assert_all_finite(x, input_name="X")
+        return margins
+
+    def transform(self, X: ArrayLike) -> NDArray[np.uint8]:
+        """Bits, 1 where the margin is 0 or more. Returns uint8 of shape (n, n_bits)."""
+        return (self.decision_function(X) >= 0).astype(np.uint8)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = []  # bits are uint8, whatever the vectors were
+        return tags
+
+    # ---- storing
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """The model as named arrays, none of them of objects; `from_arrays` is the way back.
+
+        "params" is JSON. A model of an online learner can learn on afterwards.
+        """
+        check_is_fitted(self)
+        params = self.get_params(deep=False)
+        params["init"] = params["init"] if isinstance(params["init"], str) else "lsh"
+        params["random_state"] = self._seed
+        arrays = {
+            "params": np.array(json.dumps(params)),
+            "hyperplanes": self.hyperplanes_,
+            "offsets": self.offsets_,
+            "classes": self.classes_,
+        } | map_to_arrays(self.feature_map_)
+        if hasattr(self, "words_"):
+            arrays["words"] = self.words_
+        if self._online is not None:
+            arrays |= {"first.weights": self._first[0], "first.offsets": self._first[1]}
+            arrays |= {"book." + name: value for name, value in self._book.to_arrays().items()}
+            arrays |= {"online." + name: value for name, value in self._online.to_arrays().items()}
+        return arrays
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> GRH:
+        """Raises IntegrityError when the arrays are not those of a GRH."""
+        try:
+            model = cls(**json.loads(str(arrays["params"])))
+            model.hyperplanes_, model.offsets_ = arrays["hyperplanes"], arrays["offsets"]
+            model.classes_ = arrays["classes"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise IntegrityError("a GRH model's arrays are not those of one", why=str(error)) from error
+        model.feature_map_ = map_from_arrays(arrays)
+        base: Any = model.feature_map_
+        while isinstance(base, (Posterior, Hidden)):
+            base = base.base
+        model._base = base
+        model.n_features_in_ = len(base.base.mean if isinstance(base, Nystrom) else base.mean)
+        model._n_features_out = model.n_bits
+        model._seed = model.random_state
+        model._online = None
+        if "words" in arrays:
+            model.words_ = arrays["words"]
+        if "first.weights" in arrays:
+            model._first = arrays["first.weights"], arrays["first.offsets"]
+            model._book = ClassBook.from_arrays(_below("book.", arrays))
+            learner = Ridge if model.learner == "ridge" else PassiveAggressive
+            model._online = learner.from_arrays(_below("online.", arrays))
+        return model
+
+
+def _below(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
