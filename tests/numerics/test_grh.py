@@ -1,14 +1,13 @@
 from __future__ import annotations
 
-import time
 import tracemalloc
 from typing import Any
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from conventions import checks_of
 from sklearn.base import clone
-from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from stream_hash.errors import IntegrityError
 from stream_hash.numerics.code_words import guaranteed_distance, least_distance
@@ -65,7 +64,7 @@ def share_of_own(bits: np.ndarray, y: np.ndarray, label: int) -> float:
     return float((y[nearest] == label).mean())
 
 
-@parametrize_with_checks(CHECKED)
+@checks_of(CHECKED)
 def test_estimators_keep_the_conventions_of_scikit_learn(estimator: Any, check: Any) -> None:
     check(estimator)
 
@@ -335,26 +334,6 @@ def test_memory_grows_linearly_with_the_items() -> None:
     assert peaks[1] < 2.2 * peaks[0]
     # 20,000 items with a thousand landmarks are ten times five times as much
     assert 50 * peaks[1] < 2 * 2**30
-
-
-def test_hashing_costs_little_more_than_the_matrix_product() -> None:
-    x, y = blobs(count=5_000, dimension=512)
-    x = x.astype(np.float32)
-    model = GRH(16, feature_map=None, random_state=0).fit(x[:600], y[:600])
-    weights = model.hyperplanes_.T.astype(np.float32)
-
-    def seconds(run: Any) -> float:
-        taken = []
-        for _ in range(7):
-            start = time.perf_counter()
-            run()
-            taken.append(time.perf_counter() - start)
-        return min(taken)
-
-    assert seconds(lambda: model.decision_function(x)) < 4 * seconds(lambda: x @ weights) + 0.01
-
-
-# ---- the tutorial
 
 
 def test_the_tutorial_thresholds_before_it_blends_and_drops_the_intercept() -> None:

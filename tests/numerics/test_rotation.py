@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.utils.estimator_checks import parametrize_with_checks
+from conventions import checks_of
 
 from stream_hash.errors import UsageError
 from stream_hash.numerics.rotation import ITQ
@@ -14,7 +14,7 @@ def clustered(count: int = 400, dimension: int = 12, seed: int = 0) -> np.ndarra
     return (rng.standard_normal((count, dimension)) + 2 * rng.integers(0, 2, (count, dimension))) * spectrum + 3
 
 
-@parametrize_with_checks([ITQ(n_bits=3, random_state=0), ITQ(n_bits=16, n_components=5, whitening=0.2)])
+@checks_of([ITQ(n_bits=3, random_state=0), ITQ(n_bits=16, n_components=5, whitening=0.2)])
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
 def test_scikit_learn_takes_it_for_an_estimator(estimator: object, check: object) -> None:
     check(estimator)  # type: ignore[operator]
