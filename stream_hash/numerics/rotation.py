@@ -37,7 +37,7 @@ class ITQ(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lear
 
     n_bits : how many hyperplanes, 1 or more. n_components : principal directions to rotate; None for n_bits; no more
     than there are is taken. whitening : 0 for the paper, up to 0.5; for signatures of 39 bits take 96 components and
-    0.1, chosen among training items of CIFAR-10's GIST. n_iter : turns, 0 or more; 0 is PCA under a random rotation.
+    0.1, which did well on CIFAR-10's GIST. n_iter : turns, 0 or more; 0 is PCA under a random rotation.
     random_state : seeds the first rotation: None, an int, or a numpy RandomState or Generator.
 
     After `fit`:
