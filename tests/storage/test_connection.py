@@ -3,7 +3,6 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -80,12 +79,10 @@ def peer(*, hangs: bool) -> Iterator[tuple[str, list[socket.socket]]]:
         thread.join()
 
 
-def test_a_command_whose_connection_breaks_is_sent_again_a_few_times_in_a_second() -> None:
-    started = time.monotonic()
+def test_a_command_whose_connection_breaks_is_sent_again_a_few_times() -> None:
     with peer(hangs=False) as (url, connected), pytest.raises(ServerUnreachableError):
         connect(url)
     assert len(connected) == 1 + RETRIES
-    assert time.monotonic() - started < 1.5
 
 
 def test_a_command_that_is_not_answered_is_not_sent_again() -> None:
