@@ -25,7 +25,7 @@ from stream_hash.storage.connection import Client, is_cluster
 from stream_hash.storage.keys import IndexKeys, PartitionKeys, partition_of
 
 UNION_KEYS: Final = 8_192
-"""Buckets read in one atomic call: about 15 ms of server time if all of them are there."""
+"""Buckets read in one atomic call: at 1 to 2 µs a key, some 15 ms of server time."""
 
 FETCH_VALUES: Final = 1_024
 """Values in one MGET: about 2 MB of 512-dimensional float32."""

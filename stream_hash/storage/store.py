@@ -25,7 +25,7 @@ from stream_hash.storage.keys import INDEXES, IndexKeys, PartitionKeys
 from stream_hash.storage.scripts import Scripts
 
 WRITE_ITEMS: Final = 128
-"""Items a call of the write script: about 3 ms of server time (docs/benchmarks.md)."""
+"""Items a call of the write script: 2 to 3 ms of server time at 512 dimensions and one table."""
 
 PURGE_AT_ONCE: Final = 1_000
 """Tombstones forgotten in one call."""
