@@ -72,5 +72,17 @@ class IntegrityError(StreamHashError):
     """Stored bytes are not what was written: a checksum, a version or a length is wrong."""
 
 
+class ModelMissingError(IntegrityError):
+    """A generation has no model."""
+
+
+class GenerationGoneError(StreamHashError):
+    """A generation went out of use, and its model with it, since the partitions were asked for theirs."""
+
+
+class FencedError(StreamHashError):
+    """Another trainer has taken over; whoever was one before must change nothing more."""
+
+
 class EmbeddedServerError(StreamHashError):
     """The embedded server cannot be started, stopped or trusted with its data directory."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from stream_hash.settings import IndexSettings
 from stream_hash.storage.codec import Batch, decode_record, decode_values
 from stream_hash.storage.connection import Client
-from stream_hash.storage.keys import IndexKeys, partition_of
+from stream_hash.storage.keys import IndexKeys, PartitionKeys, partition_of
 
 
 @dataclass
@@ -103,7 +103,7 @@ def logical_dump(client: Client, index: str, settings: IndexSettings) -> bytes:
                 r.label,
                 r.label_sequence,
                 r.metadata,
-                [(m.generation, m.member >> 24, m.codes) for m in r.members],
+                stored_places(client, keys, settings, r.number),
                 (client.get(keys.value(r.number)) or b"").hex() if r.number is not None else None,
             ]
             for i, r in records.items()
@@ -114,6 +114,24 @@ def logical_dump(client: Client, index: str, settings: IndexSettings) -> bytes:
         partitions.append([state, items, buckets, directories, tombstones, labelled])
     counters = {k.decode(): v.decode() for k, v in client.hgetall(IndexKeys(index).counters).items()}
     return json.dumps([partitions, counters], sort_keys=True).encode()
+
+
+def stored_places(
+    client: Client, keys: PartitionKeys, settings: IndexSettings, number: int | None
+) -> list[tuple[int, int, list[int]]]:
+    """(generation, signature, codes) of an item number, for each writable generation it has a place in."""
+    found = []
+    width = 5 + settings.tables * -(-settings.bits // 8)
+    for text in client.hmget(keys.state, "live", "building"):
+        if number is None or not text:
+            continue
+        block = client.get(keys.places(int(text), number // 512))
+        place = block[number % 512 * width :][:width] if block else b"\0"
+        if place[0] & 0x80:
+            size = -(-settings.bits // 8)
+            codes = [int.from_bytes(place[start : start + size], "big") for start in range(5, width, size)]
+            found.append((int(text), int.from_bytes(place[:5], "big") - 2**39, codes))
+    return found
 
 
 def naive_codes(

@@ -1,9 +1,12 @@
 """The mathematics: numpy, scipy and scikit-learn only; no Redis, no RQ, no files.
 
-What the index uses: codes, hyperplanes, model, validation, probing, ranking.
+What the index uses: codes, hyperplanes, stored, embedded, rounding, network, model, validation, probing, ranking.
 
 What learns, as scikit-learn estimators: lsh, rotation (ITQ), labels, graph, smoothing, code_words, directions,
 class_book, feature_maps, learners, grh, tutorial; then fused, asymmetric and bit_health.
+
+What turns the one into the other: learned (a GRH into a model), gate (whether it goes live), drift and prequential
+(when to learn again).
 
 What measures, in memory: evaluation, protocol, methods, bucket_table, comparison, summary.
 """

@@ -1,19 +1,8 @@
 """A model: all that hashes. Vectors in, codes and signatures out.
 
-Vectors are first embedded so that the angle of what is embedded follows the metric:
-
-cosine  x ↦ x/‖x‖ − mean                              items and queries alike
-l2      x ↦ x − mean                                  items and queries alike
-inner   x ↦ (y, √(1 − ‖y‖²)), y = (x − mean)/scale    items; scaled down further if ‖y‖ > 1
-        q ↦ (q/‖q‖, 0)                                queries
-
-The last is SIMPLE-LSH (B. Neyshabur & N. Srebro, "On symmetric and asymmetric LSHs for inner product
-search", ICML 2015, section 4); taking the mean off the items lowers every inner product with a query by
-the same amount, and so leaves their order. Then bit j of an embedded z is [w_j·z + b_j ≥ 0].
-
-A bit must not depend on what else was in the batch, or a stored code would not be the hash of its vector
-for ever. Float32 matrix products do depend on it, in the last digits. So a margin closer to zero than
-their rounding error is computed again, row by row, in float64.
+The signature's 39 bits are the sides of hyperplanes that an embedded vector is on (embedded.py). The bits of the tables
+are either sides of hyperplanes too, or the signs of a learned network's margins (network.py). Every bit is
+[margin ≥ 0], and does not depend on what else was in the batch.
 """
 
 from __future__ import annotations
@@ -21,28 +10,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Final, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stream_hash.errors import IntegrityError
 from stream_hash.numerics.codes import pack_bits
+from stream_hash.numerics.embedded import EmbeddedHyperplanes
 from stream_hash.numerics.hyperplanes import gaussian_hyperplanes
-from stream_hash.settings import SIGNATURE_BITS, IndexSettings, Metric
+from stream_hash.numerics.network import Network
+from stream_hash.numerics.stored import stored_array, stored_float32, stored_number
+from stream_hash.settings import MAX_BITS, MAX_TABLES, SIGNATURE_BITS, IndexSettings, Metric
 
-MANY_DOUBTS = 0.05
-"""The share of margins within rounding error from which a second product, in float64, costs less than single sums."""
-
-EXACT_BYTES = 8 * 1024 * 1024
-"""Memory for the rows of single sums that are computed together."""
+_NETWORK: Final = "network."
+"""What the names of a network's arrays begin with."""
 
 
 @dataclass(frozen=True)
 class Encoded:
     """Hashed vectors. codes : (n, tables) uint64. signatures : (n,) uint64.
 
-    margins : (n, tables · bits) float32, the signed distances w·z + b that the codes are the signs of.
+    margins : (n, tables · bits) float32, what the codes are the signs of: distances from hyperplanes, or those which a
+    network has learned.
     """
 
     codes: NDArray[np.uint64]
@@ -52,10 +42,12 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Model:
-    """hyperplanes : (tables · bits + 39, embedded dimension) float32; the last 39 are the signature's.
+    """hyperplanes : (n_hyperplanes, embedded dimension) float32, offsets : (n_hyperplanes,) float32. The last 39 are
+    the signature's; before them come those of the tables, tables · bits of them, unless there is a network.
 
-    offsets : (tables · bits + 39,) float32. mean : (dimension,) float32. scale : largest norm of an item
-    about the mean, used by `inner` only.
+    mean : (dimension,) float32. scale : largest norm of an item about the mean, used by `inner` only.
+    network : its outputs are the margins of the tables' bits, table after table; None for hyperplanes. Under `inner`
+    items and queries go through it alike, as the vectors that they are.
     """
 
     metric: Metric
@@ -65,118 +57,40 @@ class Model:
     offsets: NDArray[np.float32]
     mean: NDArray[np.float32]
     scale: float = 1.0
+    network: Network | None = None
 
     @property
     def dimension(self) -> int:
         return len(self.mean)
 
-    @cached_property
-    def _normals(self) -> NDArray[np.float32]:
-        """The hyperplanes' normals in the coordinates of vectors, without SIMPLE-LSH's extra coordinate."""
-        return self.hyperplanes[:, : self.dimension]
+    @property
+    def signature(self) -> EmbeddedHyperplanes:
+        """What makes signatures: the next generation may carry it on."""
+        last = slice(len(self.offsets) - SIGNATURE_BITS, None)
+        return EmbeddedHyperplanes(self.metric, self.hyperplanes[last], self.offsets[last], self.mean, self.scale)
 
     @cached_property
-    def _lift(self) -> NDArray[np.float64]:
-        """The hyperplanes' weights of SIMPLE-LSH's extra coordinate."""
-        return np.asarray(self.hyperplanes[:, self.dimension :].sum(axis=1, dtype=np.float64))
-
-    @cached_property
-    def _at_mean(self) -> NDArray[np.float64]:
-        return np.asarray(self._normals.astype(np.float64) @ self.mean.astype(np.float64))
-
-    @cached_property
-    def _lengths(self) -> NDArray[np.float64]:
-        return np.asarray(np.linalg.norm(self.hyperplanes.astype(np.float64), axis=1))
-
-    @cached_property
-    def _mean_length(self) -> float:
-        return float(np.linalg.norm(self.mean))
+    def _embedded(self) -> EmbeddedHyperplanes:
+        return EmbeddedHyperplanes(self.metric, self.hyperplanes, self.offsets, self.mean, self.scale)
 
     def encode(self, vectors: NDArray[np.float32]) -> Encoded:
         """Hash items. vectors : (n, dimension) float32, finite; under cosine none of zero length."""
         return self._encode(vectors, query=False)
 
     def encode_queries(self, vectors: NDArray[np.float32]) -> Encoded:
-        """Hash queries; the same as `encode` except under `inner`, which is asymmetric."""
+        """Hash queries; the same as `encode` except for hyperplanes under `inner`, which is asymmetric."""
         return self._encode(vectors, query=self.metric == "inner")
 
     def _encode(self, vectors: NDArray[np.float32], *, query: bool) -> Encoded:
-        margins = self._margins(vectors, query)
-        used = self.tables * self.bits
-        positive = margins >= 0
-        codes = pack_bits(positive[:, :used].reshape(-1, self.bits)).reshape(len(vectors), self.tables)
-        return Encoded(codes, pack_bits(positive[:, used:]), margins[:, :used].astype(np.float32))
-
-    def _margins(self, vectors: NDArray[np.float32], query: bool) -> NDArray[np.float64]:
-        """w·z + b for every hyperplane, with its exact sign. Shape (n, n_hyperplanes)."""
-        margins, slack = self._rounded_margins(vectors, query)
-        doubtful = np.abs(margins) < slack
-        if np.count_nonzero(doubtful) > MANY_DOUBTS * doubtful.size:  # a finer product settles nearly all
-            margins, slack = self._rounded_margins(vectors.astype(np.float64), query)
-            doubtful = np.abs(margins) < slack
-        rows, columns = np.nonzero(doubtful)
-        if len(rows):
-            margins[rows, columns] = self._exact_margins(vectors, rows, columns, query)
-        return margins
-
-    def _rounded_margins(self, vectors: NDArray[Any], query: bool) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Margins by one matrix product in the vectors' own precision, and how far they may be off."""
-        lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
-        factor, lift = self._embedding(vectors, lengths, query)
-        margins = (vectors @ self._normals.T).astype(np.float64)
-        if not query and self.metric != "cosine":
-            margins -= self._at_mean
-        margins *= factor[:, None]
-        if self.metric == "cosine":
-            margins -= self._at_mean
-        margins += lift[:, None] * self._lift + self.offsets
-        # |rounded dot product − exact| ≤ dimension · unit · ‖w‖‖x‖ (N. Higham, "Accuracy and stability of
-        # numerical algorithms", equation 3.5); four times that covers the embedding's own rounding.
-        unit = float(np.finfo(vectors.dtype).eps) / 2
-        reach = (lengths + self._mean_length) * factor + 1.0
-        return margins, 4 * (self.dimension + 4) * unit * reach[:, None] * self._lengths
-
-    def _embedding(
-        self, vectors: NDArray[Any], lengths: NDArray[np.float64], query: bool
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """What a vector is multiplied by, and its extra coordinate: two arrays of shape (n,)."""
-        none = np.zeros(len(vectors))
-        if self.metric == "cosine" or query:
-            return 1.0 / np.where(lengths > 0, lengths, 1.0), none
-        if self.metric == "l2":
-            return np.ones(len(vectors)), none
-        centred = vectors - self.mean
-        norms = np.sqrt(np.einsum("ij,ij->i", centred, centred, dtype=np.float64)) / self.scale
-        inside = np.maximum(norms, 1.0)
-        return 1.0 / (self.scale * inside), np.sqrt(np.maximum(0.0, 1.0 - (norms / inside) ** 2))
-
-    def _exact_margins(
-        self, vectors: NDArray[np.float32], rows: NDArray[np.intp], columns: NDArray[np.intp], query: bool
-    ) -> NDArray[np.float64]:
-        """Single margins in float64. Each is a sum along its own row, whatever else is asked for."""
-        exact = np.empty(len(rows))
-        step = max(1, EXACT_BYTES // (8 * self.dimension))
-        for start in range(0, len(rows), step):
-            piece = slice(start, start + step)
-            x = vectors[rows[piece]].astype(np.float64)
-            w = self.hyperplanes[columns[piece]].astype(np.float64)
-            if self.metric == "cosine" or query:
-                lengths = np.sqrt((x * x).sum(axis=1))
-                x /= np.where(lengths > 0, lengths, 1.0)[:, None]
-            if not query:
-                x -= self.mean
-            lifted = (x * w[:, : self.dimension]).sum(axis=1)
-            if self.metric == "inner" and not query:
-                norms = np.sqrt((x * x).sum(axis=1)) / self.scale
-                inside = np.maximum(norms, 1.0)
-                extra = np.sqrt(np.maximum(0.0, 1.0 - (norms / inside) ** 2))
-                lifted = lifted / (self.scale * inside) + extra * w[:, self.dimension :].sum(axis=1)
-            exact[piece] = lifted + self.offsets[columns[piece]]
-        return exact
+        embedded = self._embedded.margins(vectors, query=query)
+        own = embedded.shape[1] - SIGNATURE_BITS
+        margins = embedded[:, :own] if self.network is None else self.network.margins(vectors)
+        codes = pack_bits((margins >= 0).reshape(-1, self.bits)).reshape(len(vectors), self.tables)
+        return Encoded(codes, pack_bits(embedded[:, own:] >= 0), margins.astype(np.float32))
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """The model as arrays, to be stored; `from_arrays` is the way back."""
-        return {
+        arrays: dict[str, NDArray[Any]] = {
             "metric": np.array(self.metric),
             "shape": np.array([self.tables, self.bits], dtype=np.int64),
             "hyperplanes": self.hyperplanes,
@@ -184,31 +98,38 @@ class Model:
             "mean": self.mean,
             "scale": np.array(self.scale, dtype=np.float64),
         }
+        return arrays if self.network is None else arrays | self.network.to_arrays(_NETWORK)
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Model:
         """Raises IntegrityError when the arrays are not those of a model."""
-        try:
-            tables, bits = (int(value) for value in arrays["shape"])
-            model = cls(
-                metric=str(arrays["metric"]),  # type: ignore[arg-type]  # text of ours, checked below
-                tables=tables,
-                bits=bits,
-                hyperplanes=arrays["hyperplanes"],
-                offsets=arrays["offsets"],
-                mean=arrays["mean"],
-                scale=float(arrays["scale"]),
-            )
-        except (KeyError, ValueError) as error:
-            raise IntegrityError("a model's arrays are not those of a model", why=str(error)) from error
-        rows = tables * bits + SIGNATURE_BITS
-        columns = model.dimension + (model.metric == "inner")
-        if model.hyperplanes.shape != (rows, columns) or model.offsets.shape != (rows,):
+        metric = str(stored_array(arrays, "metric", "U", 0))
+        shape = stored_array(arrays, "shape", "i", 1).tolist()
+        scale = stored_number(arrays, "scale")
+        limits = len(shape) == 2 and 1 <= shape[0] <= MAX_TABLES and 1 <= shape[1] <= MAX_BITS
+        if metric not in get_args(Metric) or not limits or scale <= 0:
+            raise IntegrityError(f"a model is of metric {metric!r}, shape {shape}, scale {scale}")
+        tables, bits = shape
+        network = None
+        if any(name.startswith(_NETWORK) for name in arrays):
+            network = Network.from_arrays(arrays, _NETWORK)
+        mean = stored_float32(arrays, "mean", (-1,))
+        if network is not None and (network.n_out, network.dimension) != (tables * bits, len(mean)):
             raise IntegrityError(
-                f"a model's hyperplanes have shape {model.hyperplanes.shape}",
-                why=f"expected {(rows, columns)}",
+                f"a model's network makes {network.n_out} margins of {network.dimension} coordinates",
+                why=f"expected {tables * bits} of {len(mean)}",
             )
-        return model
+        rows = SIGNATURE_BITS + (tables * bits if network is None else 0)
+        return cls(
+            metric=cast("Metric", metric),
+            tables=tables,
+            bits=bits,
+            hyperplanes=stored_float32(arrays, "hyperplanes", (rows, len(mean) + (metric == "inner"))),
+            offsets=stored_float32(arrays, "offsets", (rows,)),
+            mean=mean,
+            scale=scale,
+            network=network,
+        )
 
 
 def lsh_model(settings: IndexSettings, sample: NDArray[np.float32]) -> Model:
@@ -222,20 +143,25 @@ def lsh_model(settings: IndexSettings, sample: NDArray[np.float32]) -> Model:
     rng = np.random.default_rng(settings.seed)
     rows = settings.tables * settings.bits + SIGNATURE_BITS
     hyperplanes = gaussian_hyperplanes(rng, rows, settings.dimension + (settings.metric == "inner"))
-    mean = np.zeros(settings.dimension)
-    scale = 1.0
-    if len(sample):
-        exact = sample.astype(np.float64)
-        if settings.metric == "cosine":
-            exact /= np.linalg.norm(exact, axis=1, keepdims=True)
-        mean = exact.mean(axis=0)
-        scale = float(np.linalg.norm(exact - mean, axis=1).max()) or 1.0
+    mean, scale = embedding_of(settings, sample)
     return Model(
         metric=settings.metric,
         tables=settings.tables,
         bits=settings.bits,
         hyperplanes=hyperplanes,
         offsets=np.zeros(rows, dtype=np.float32),
-        mean=mean.astype(np.float32),
+        mean=mean,
         scale=scale,
     )
+
+
+def embedding_of(settings: IndexSettings, sample: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
+    """The mean and the scale of a sample, as `lsh_model` takes it."""
+    if not len(sample):
+        return np.zeros(settings.dimension, dtype=np.float32), 1.0
+    exact = sample.astype(np.float64)
+    if settings.metric == "cosine":
+        exact /= np.linalg.norm(exact, axis=1, keepdims=True)
+    mean = exact.mean(axis=0)
+    scale = float(np.linalg.norm(exact - mean, axis=1).max()) or 1.0
+    return mean.astype(np.float32), scale

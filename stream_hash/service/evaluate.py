@@ -93,7 +93,7 @@ def temporary_index(
     try:
         handle = IndexHandle(client, name)
         handle.models.publish(FIRST_GENERATION, model.to_arrays(), kind="evaluated", created=now_seconds())
-        handle.store.activate(settings.partitions, FIRST_GENERATION, handle.identity.nonce)
+        handle.store.activate(settings, FIRST_GENERATION, handle.identity.nonce)
         handle.reload_states()
         for start in range(0, len(vectors), BATCH_ITEMS):
             show(f"filling an index: {start} of {len(vectors)} items")

@@ -12,13 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_hash.clock import now_seconds
+from stream_hash.errors import GenerationGoneError, ModelMissingError
 from stream_hash.numerics.model import Model, lsh_model
 from stream_hash.settings import IndexSettings, check_name
 from stream_hash.storage.connection import Client
+from stream_hash.storage.generations import Generations
 from stream_hash.storage.ledger import Ledger
 from stream_hash.storage.models import Models
 from stream_hash.storage.reads import Reader
 from stream_hash.storage.store import State, Store
+from stream_hash.storage.trainer_state import TrainerState
 
 FIRST_GENERATION = 1
 
@@ -33,12 +36,14 @@ class IndexHandle:
         self.store = Store(client, name)
         self.ledger = Ledger(client, name)
         self.models = Models(client, name)
+        self.trainer = TrainerState(client, name)
         self.reopen()
 
     def reopen(self) -> None:
         """Read everything anew: the index was wiped, and one of its name was created again."""
         self.identity = self.store.settings()
         self.reader = Reader(self.client, self.name, self.settings)
+        self.generations = Generations(self.client, self.name, self.identity)
         self.states: list[State] = self.store.states(self.settings.partitions)
         # live and building of every partition, and those of a moment ago
         self.model = lru_cache(maxsize=8)(self._load_model)
@@ -52,7 +57,14 @@ class IndexHandle:
         self.states = self.store.states(self.settings.partitions)
 
     def _load_model(self, generation: int) -> Model:
-        return Model.from_arrays(self.models.load(generation))
+        """Raises GenerationGoneError, having read anew which are in use, when it went out of use long ago."""
+        try:
+            return Model.from_arrays(self.models.load(generation))
+        except ModelMissingError:
+            self.reload_states()
+            if any(generation in state.writable for state in self.states):
+                raise
+            raise GenerationGoneError(f"generation {generation} of index {self.name!r} is out of use") from None
 
     def begin_first_generation(self, sample: NDArray[np.float32]) -> None:
         """Publish generation 1, plain LSH about the mean of `sample`, and let it go live.
@@ -62,5 +74,5 @@ class IndexHandle:
         """
         model = lsh_model(self.settings, sample)
         self.models.publish(FIRST_GENERATION, model.to_arrays(), kind="lsh", created=now_seconds())
-        self.store.activate(self.settings.partitions, FIRST_GENERATION, self.identity.nonce)
+        self.store.activate(self.settings, FIRST_GENERATION, self.identity.nonce)
         self.reload_states()

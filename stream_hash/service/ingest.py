@@ -7,7 +7,7 @@ reason; the others live.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_hash.clock import now_milliseconds
-from stream_hash.errors import IntegrityError, InvalidItemError, PartitionFullError
+from stream_hash.errors import GenerationGoneError, IntegrityError, InvalidItemError, PartitionFullError
 from stream_hash.numerics.validation import vector_faults
 from stream_hash.service.handle import IndexHandle
 from stream_hash.settings import (
@@ -32,7 +32,8 @@ from stream_hash.settings import (
 from stream_hash.storage.codec import Batch, decode_batch, encode_batch, encode_values
 from stream_hash.storage.keys import partition_of
 from stream_hash.storage.ledger import DeadLetter, Delivery
-from stream_hash.storage.store import WRITE_ITEMS, Hashed, Identity, Stale, State
+from stream_hash.storage.places import encode_places
+from stream_hash.storage.store import WRITE_ITEMS, Identity, Stale, State
 
 LEASE_MILLISECONDS: Final = 30_000
 """How long a worker has a batch to itself: many times what the largest batch takes."""
@@ -96,7 +97,7 @@ class _Application:
         self._handle = handle
         self._first = first
         self._applied = Applied({}, {})
-        self._hashed: dict[int, Hashed] = {}
+        self._places: dict[int, NDArray[np.uint8]] = {}
         self._batch = batch
         if batch.vectors is not None and handle.settings.dtype == "float16":
             # what is hashed and ranked is what is stored
@@ -135,6 +136,8 @@ class _Application:
                 continue
             try:
                 outcome = call(partition, state)
+            except GenerationGoneError:
+                continue  # the states were read anew
             except PartitionFullError as error:
                 if len(positions) == 1:
                     self._applied.rejected[positions[0]] = f"{error}: {error.why}"
@@ -165,22 +168,18 @@ class _Application:
         )
 
         def upsert(partition: int, state: State) -> list[int] | Stale:
-            hashed = [self._hash(generation, positions) for generation in state.writable]
-            return store.upsert(partition, state, ids, sequences, values, labels, metadata, hashed)
+            places = [self._hash(generation)[positions] for generation in state.writable]
+            return store.upsert(partition, state, ids, sequences, values, labels, metadata, places)
 
         return upsert
 
-    def _hash(self, generation: int, positions: Sequence[int]) -> Hashed:
-        """Codes under a generation's model; the whole batch is hashed the first time one is asked for."""
-        if generation not in self._hashed:
-            self._hashed[generation] = self._hash_all(generation)
-        whole = self._hashed[generation]
-        return Hashed(whole.codes[list(positions)], whole.signatures[list(positions)])
-
-    def _hash_all(self, generation: int) -> Hashed:
-        vectors = self._valid_vectors(fill=1.0)
-        encoded = self._handle.model(generation).encode(vectors)
-        return Hashed(encoded.codes, encoded.signatures)
+    def _hash(self, generation: int) -> NDArray[np.uint8]:
+        """The places under a generation's model; the whole batch is hashed the first time they are asked for."""
+        if generation not in self._places:
+            encoded = self._handle.model(generation).encode(self._valid_vectors(fill=1.0))
+            places = encode_places(encoded.codes, encoded.signatures, self._handle.settings)
+            self._places[generation] = places
+        return self._places[generation]
 
     def _valid_vectors(self, fill: float) -> NDArray[np.float32]:
         """The batch's vectors with rejected rows overwritten, so that positions stay what they are."""

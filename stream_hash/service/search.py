@@ -20,7 +20,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_hash.errors import StreamHashError, UsageError
+from stream_hash.errors import GenerationGoneError, StreamHashError, UsageError
 from stream_hash.numerics.model import Encoded
 from stream_hash.numerics.probing import Directory, ball, ball_size, directed, members_within, within
 from stream_hash.numerics.ranking import NearestK
@@ -223,7 +223,11 @@ class _Search:
             self._partitions = [(p, s.live) for p, s in enumerate(self._handle.states) if s.live]
         with answer.timed("plan"):
             for generation in {generation for _, generation in self._partitions}:
-                self._encoded[generation] = self._handle.model(generation).encode_queries(self._query[None, :])
+                try:
+                    model = self._handle.model(generation)
+                except GenerationGoneError:
+                    raise _ChangedError from None
+                self._encoded[generation] = model.encode_queries(self._query[None, :])
             answer.generation = max((generation for _, generation in self._partitions), default=0)
             if answer.generation:
                 answer.codes = self._codes(answer.generation)

@@ -1,11 +1,12 @@
 """Verify: are the invariants of an index true, also while it is being written?
 
-1. Each item is in exactly one bucket a table of each writable generation, under the hash of its vector.
-2. No bucket holds a member without an item.
-3. The directory counts as many members as each bucket holds.
+1. Each item is in exactly one bucket a table of each writable generation, under the hash of its vector; of the
+   generation that is being built, only if its chunk is said to be there, or else not at all.
+2. No bucket holds a member without an item, and no item number has a place without one.
+3. The directory counts as many members as each bucket holds, and the partition as many as the directory.
 4. A record, its value, its place in the list of labelled items and the partition's counts belong together; no
    item number is both free and in use.
-5. Only writable generations have buckets.
+5. Only generations that are writable or being retired have keys.
 6. accepted = applied + pending + dead, and no stored sequence number is above the last one given out.
 
 Everything is first read in bulk, which under writes sees some items half before and half after a write.
@@ -16,17 +17,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_hash.numerics.model import Encoded
 from stream_hash.service.handle import IndexHandle
 from stream_hash.settings import NUMBER_BITS
-from stream_hash.storage.codec import Record, Values
-from stream_hash.storage.inspect import Inspector
+from stream_hash.storage.codec import Values
+from stream_hash.storage.generations import CHUNK, chunks_of
+from stream_hash.storage.inspect import Inspector, ItemPlace
+from stream_hash.storage.places import decode_places, encode_places
+from stream_hash.storage.reads import FETCH_VALUES
 
 _BUCKETS_AT_ONCE = 1_024
+_MEMBERS_AT_ONCE = 256
 
 
 @dataclass
@@ -44,11 +49,14 @@ class Report:
 
 @dataclass
 class _Suspects:
-    """What a bulk read left in doubt: ids, (table, code) of buckets, (table, code, member) by generation."""
+    """What a bulk read left in doubt: ids; (generation, table, code) of buckets; generation → (table, code, member);
+    (generation, item number) of places.
+    """
 
     ids: set[str] = field(default_factory=set)
     buckets: set[tuple[int, int, int]] = field(default_factory=set)
-    members: set[tuple[int, int, int, int]] = field(default_factory=set)
+    members: dict[int, set[tuple[int, int, int]]] = field(default_factory=dict)
+    places: set[tuple[int, int]] = field(default_factory=set)
 
 
 def verify(handle: IndexHandle) -> Report:
@@ -75,23 +83,32 @@ class _Partition:
         self._report = report
         self._inspector = Inspector(handle.client, handle.name, handle.settings)
         self._suspects = _Suspects()
+        self._tables = handle.settings.tables
         self._expected: dict[tuple[int, int], list[NDArray[np.uint64]]] = {}
         self._last_sequence = 0
         self._labelled: dict[int, int] = {}
         self._free: set[int] = set()
+        self._built: dict[int, NDArray[np.bool_]] = {}
 
     def verify(self) -> None:
         seen: set[str] = set()
         self._last_sequence = self._handle.ledger.last_sequence()
         self._labelled = self._inspector.labelled(self._partition)
         self._free = set(self._inspector.free_numbers(self._partition))
-        for values in self._handle.reader.scan_values(self._partition):
+        writable = self._handle.states[self._partition].writable
+        chunks = chunks_of(self._handle.reader.sizes()[self._partition][1])
+        for generation in writable:
+            # read before the places: what is said to be built then has to be there
+            self._built[generation] = self._handle.generations.built(self._partition, generation, chunks + 1)
+        for piece, values in enumerate(self._handle.reader.scan_values(self._partition)):
             seen.update(values.ids)
             self._check_values(values)
-        for piece in self._handle.reader.scan_records(self._partition):
-            self._suspects.ids.update(i for i, r in piece if r.number is not None and i not in seen)
-        for generation in self._handle.states[self._partition].writable:
-            for table in range(self._handle.settings.tables):
+            for generation in writable:
+                self._check_places(generation, piece * FETCH_VALUES, values)
+        for records in self._handle.reader.scan_records(self._partition):
+            self._suspects.ids.update(i for i, r in records if r.number is not None and i not in seen)
+        for generation in writable:
+            for table in range(self._tables):
                 self._check_table(generation, table)
         self._check_retired()
         self._settle()
@@ -101,13 +118,8 @@ class _Partition:
         self._report.violations.append(f"partition {self._partition}: {sentence}")
 
     def _check_values(self, values: Values) -> None:
-        """Compare values with their records, and note where each item has to be."""
-        records = self._handle.reader.records(values.ids)
-        writable = self._handle.states[self._partition].writable
-        encoded = {g: self._handle.model(g).encode(values.vectors) for g in writable}
-        if not values.ids:
-            return
-        for row, record in enumerate(records):
+        """Compare values with their records."""
+        for row, record in enumerate(self._handle.reader.records(values.ids)):
             number, sequence = int(values.numbers[row]), int(values.sequences[row])
             if number in self._free and self._inspector.is_free_and_used(self._partition, number):
                 self._say(f"item number {number} is free and in use")
@@ -117,39 +129,54 @@ class _Partition:
                 or (record.number, record.sequence) != (number, sequence)
                 or sequence > self._last_sequence
                 or listed != (record.label_sequence if record.label else None)
-                or self._wrong_codes(record, encoded, row)
             ):
                 self._suspects.ids.add(values.ids[row])
-        for generation, hashed in encoded.items():
-            members = (hashed.signatures << np.uint64(NUMBER_BITS)) | values.numbers.astype(np.uint64)
-            for table in range(self._handle.settings.tables):
-                pairs = np.stack([hashed.codes[:, table], members], axis=1)
-                self._expected.setdefault((generation, table), []).append(pairs)
 
-    def _wrong_codes(self, record: Record, encoded: dict[int, Encoded], row: int) -> bool:
-        """Whether a record's codes are not exactly the hashes of the item's vector."""
-        stored = {m.generation: m for m in record.members if m.generation in encoded}
-        return any(
-            generation not in stored
-            or stored[generation].codes != hashed.codes[row].tolist()
-            or stored[generation].member >> NUMBER_BITS != int(hashed.signatures[row])
-            for generation, hashed in encoded.items()
-        )
+    def _check_places(self, generation: int, first: int, values: Values) -> None:
+        """Compare the places of the item numbers from `first` on with the hashes of their items, and note in which
+        bucket each item has to be.
+        """
+        settings = self._handle.settings
+        stored = self._handle.reader.places(self._partition, generation, first, FETCH_VALUES)
+        rows = values.numbers - first
+        hashed = self._handle.model(generation).encode(values.vectors)
+        differs = (stored[rows] != encode_places(hashed.codes, hashed.signatures, settings)).any(axis=1)
+        placed = decode_places(stored[rows], settings)
+        if generation != self._handle.states[self._partition].live:
+            built = self._built[generation]  # the last stands for chunks that came later
+            differs &= placed.occupied | built[np.minimum(values.numbers // CHUNK, len(built) - 1)]
+        vain = decode_places(stored, settings).occupied
+        vain[rows] = False
+        if (differs.any() or vain.any()) and not self._is_written(generation):
+            return
+        self._suspects.ids.update(values.ids[row] for row in np.flatnonzero(differs))
+        self._suspects.places.update((generation, first + int(number)) for number in np.flatnonzero(vain))
+        members = (hashed.signatures << np.uint64(NUMBER_BITS)) | values.numbers.astype(np.uint64)
+        for table in range(settings.tables):
+            pairs = np.stack([hashed.codes[:, table], members], axis=1)[placed.occupied]
+            self._expected.setdefault((generation, table), []).append(pairs)
+
+    def _is_written(self, generation: int) -> bool:
+        """Whether a generation that was written is so still: its keys may be going."""
+        return generation in self._handle.store.states(self._partition + 1)[-1].writable
 
     def _check_table(self, generation: int, table: int) -> None:
         """Compare the members of all buckets of one table with where the items have to be."""
-        found = []
+        found, miscounted = [], []
         codes, counts = self._handle.reader.directories([(self._partition, generation)])[0][table]
         self._report.buckets += len(codes)
         for code, count, members in self._buckets(generation, table, codes, counts):
             if len(members) != count:
-                self._suspects.buckets.add((generation, table, code))
+                miscounted.append(code)
             found.append(np.stack([np.full(len(members), code, np.uint64), members.astype(np.uint64)], axis=1))
         empty = [np.empty((0, 2), np.uint64)]
         actual = np.concatenate(found or empty)
         expected = np.concatenate(self._expected.get((generation, table)) or empty)
-        for code, member in _difference(actual, expected):
-            self._suspects.members.add((generation, table, code, member))
+        if not self._is_written(generation):
+            return
+        self._suspects.buckets.update((generation, table, code) for code in miscounted)
+        unexpected = {(table, code, member) for code, member in _difference(actual, expected)}
+        self._suspects.members.setdefault(generation, set()).update(unexpected)
         missing = {member & ((1 << NUMBER_BITS) - 1) for _, member in _difference(expected, actual)}
         if missing:
             numbers = np.array(sorted(missing), dtype=np.int64)
@@ -164,14 +191,11 @@ class _Partition:
             yield from zip(codes[piece].tolist(), counts[piece].tolist(), members, strict=True)
 
     def _check_retired(self) -> None:
-        """No generation that cannot be written has buckets left."""
-        writable = set(self._handle.states[self._partition].writable)
-        retired = [r.generation for r in self._handle.models.records() if r.generation not in writable]
-        directories = self._handle.reader.directories([(self._partition, g) for g in retired])
-        for generation, tables in zip(retired, directories, strict=True):
-            left = sum(len(codes) for codes, _ in tables)
-            if left and generation not in self._handle.store.states(self._partition + 1)[-1].writable:
-                self._say(f"generation {generation} is not in use and has {left} buckets left")
+        """No generation that is neither written nor being retired has anything left."""
+        for record in self._handle.models.records():
+            left = self._inspector.leftovers(self._partition, record.generation)
+            if left:
+                self._say(f"generation {record.generation} is not in use and has {left} keys left")
 
     def _settle(self) -> None:
         """Look at each suspect again, atomically, and report those that are wrong."""
@@ -179,14 +203,17 @@ class _Partition:
             self._settle_item(item_id)
         for generation, table, code in sorted(self._suspects.buckets):
             size, counted = self._inspector.bucket(self._partition, generation, table, code)
-            if size != counted:
+            if size != counted and self._is_written(generation):
                 self._say(f"bucket {code} of table {table}, generation {generation} holds {size}, not {counted}")
-        for generation, table, code, member in sorted(self._suspects.members):
-            if not self._inspector.member_is_explained(self._partition, generation, table, code, member):
-                self._say(
-                    f"bucket {code} of table {table}, generation {generation} holds member {member}, "
-                    "which belongs to no item"
-                )
+        for generation, members in sorted(self._suspects.members.items()):
+            self._settle_members(generation, sorted(members))
+        for generation, number in sorted(self._suspects.places):
+            if self._inspector.is_occupied_in_vain(self._partition, generation, number):
+                self._say(f"item number {number} has a place in generation {generation} and belongs to no item")
+        for generation, table in product(self._handle.states[self._partition].writable, range(self._tables)):
+            counted, held = self._inspector.members(self._partition, generation, table)
+            if counted != held and self._is_written(generation):
+                self._say(f"it counts {counted} members in table {table}, generation {generation}, which has {held}")
         for number in sorted(self._labelled):
             if self._inspector.is_listed_in_vain(self._partition, number):
                 self._say(f"item number {number} is listed as labelled and belongs to no item")
@@ -195,6 +222,15 @@ class _Partition:
             self._say(f"it counts {counts.items} items and has records of {counts.records}")
         if counts.items + counts.free != counts.given:
             self._say(f"of {counts.given} item numbers {counts.items} are in use and {counts.free} free")
+
+    def _settle_members(self, generation: int, members: list[tuple[int, int, int]]) -> None:
+        for start in range(0, len(members), _MEMBERS_AT_ONCE):
+            some = members[start : start + _MEMBERS_AT_ONCE]
+            for table, code, member in self._inspector.unexplained(self._partition, generation, some):
+                self._say(
+                    f"bucket {code} of table {table}, generation {generation} holds member {member}, "
+                    "which belongs to no item"
+                )
 
     def _settle_item(self, item_id: str) -> None:
         view = self._inspector.item(self._partition, item_id)
@@ -212,25 +248,30 @@ class _Partition:
         if view.listed != (view.record.label_sequence if view.record.label else None):
             self._say(f"item {item_id!r} is not listed as labelled under the sequence number of its label")
         self._handle.states[self._partition] = view.state
-        encoded = {g: self._handle.model(g).encode(view.value.vectors) for g in view.state.writable}
-        if self._wrong_codes(view.record, encoded, 0):
-            self._say(f"item {item_id!r} is stored under codes that are not the hash of its vector")
-        for stored, present in zip(view.record.members, view.present, strict=True):
-            if stored.generation not in encoded:
+        for generation, place in view.places.items():
+            if place is not None:
+                self._settle_place(item_id, view.value, generation, place)
+            elif generation == view.state.live or view.built:
+                self._say(f"item {item_id!r} has no place in generation {generation}")
+
+    def _settle_place(self, item_id: str, value: Values, generation: int, place: ItemPlace) -> None:
+        hashed = self._handle.model(generation).encode(value.vectors)
+        if (place.codes, place.signature) != (hashed.codes[0].tolist(), int(hashed.signatures[0])):
+            self._say(
+                f"item {item_id!r} is stored under codes that are not the hash of its vector, generation {generation}"
+            )
+        for table, held in enumerate(place.present):
+            if not held:
+                self._say(
+                    f"item {item_id!r} is missing from its bucket {place.codes[table]} of table {table}, "
+                    f"generation {generation}"
+                )
                 continue
-            for table, held in enumerate(present):
-                if not held:
-                    self._say(
-                        f"item {item_id!r} is missing from its bucket {stored.codes[table]} of table {table}, "
-                        f"generation {stored.generation}"
-                    )
-                    continue
-                size, counted = self._inspector.bucket(self._partition, stored.generation, table, stored.codes[table])
-                if size != counted:
-                    self._say(
-                        f"bucket {stored.codes[table]} of table {table}, generation {stored.generation} "
-                        f"holds {size}, not {counted}"
-                    )
+            size, counted = self._inspector.bucket(self._partition, generation, table, place.codes[table])
+            if size != counted and self._is_written(generation):
+                self._say(
+                    f"bucket {place.codes[table]} of table {table}, generation {generation} holds {size}, not {counted}"
+                )
 
 
 def _difference(these: NDArray[np.uint64], those: NDArray[np.uint64]) -> list[tuple[int, int]]:

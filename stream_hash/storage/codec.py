@@ -6,6 +6,7 @@
 | batch  | `SHB`, version byte, header length (uint32 LE), header (JSON), vectors (float32 LE, row-major) |
 | model  | npz (a zip of npy members, no object arrays), sealed by its SHA-256                            |
 | record | JSON array of text, written by write.lua                                                      |
+| place  | see places.py                                                                                 |
 """
 
 from __future__ import annotations
@@ -161,15 +162,6 @@ def decode_values(
 
 
 @dataclass(frozen=True)
-class Member:
-    """How one generation stores an item: its member and its code in each table."""
-
-    generation: int
-    member: int
-    codes: list[int]
-
-
-@dataclass(frozen=True)
 class Record:
     """What a partition knows of an id beside its vector; `number` is None for an id without an item."""
 
@@ -178,21 +170,12 @@ class Record:
     label: str
     label_sequence: int
     metadata: str
-    members: list[Member]
 
 
 def decode_record(text: bytes) -> Record:
     """The record that write.lua wrote."""
-    number, sequence, label, label_sequence, metadata, members = json.loads(text)
-    return Record(
-        int(number) if number else None,
-        int(sequence),
-        label,
-        int(label_sequence),
-        metadata,
-        # an empty Lua table has no telling whether it is an array: cjson writes {}
-        [Member(int(m[0]), int(m[1]), [int(code) for code in m[2:]]) for m in members],
-    )
+    number, sequence, label, label_sequence, metadata = json.loads(text)
+    return Record(int(number) if number else None, int(sequence), label, int(label_sequence), metadata)
 
 
 def encode_model(arrays: Mapping[str, NDArray[Any]]) -> tuple[bytes, str]:

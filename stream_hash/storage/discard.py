@@ -14,10 +14,12 @@ from typing import Final
 from stream_hash.settings import IndexSettings
 from stream_hash.storage.connection import Client
 from stream_hash.storage.keys import INDEXES, IndexKeys, PartitionKeys
+from stream_hash.storage.places import BLOCK
 
 _AT_ONCE: Final = 1_000
 
 _OF_INDEX: Final = ("settings", "generations", "sequence", "pending", "leases", "sizes", "attempts", "failures")
+_OF_TRAINER: Final = ("trainer", "learner", "runs")
 _OF_PARTITION: Final = ("state", "records", "free", "tombstones", "labelled")
 
 
@@ -30,7 +32,7 @@ def discard(client: Client, index: str, settings: IndexSettings) -> None:
         _unlink(client, _of_partition(client, keys.partition(number), generations, settings.tables))
     pending = [keys.batch(batch.decode()) for batch in client.zrange(keys.pending, 0, -1)]
     models = [keys.model(generation) for generation in generations]
-    own = [keys.prefix + name for name in (*_OF_INDEX, "dead", "counters")]
+    own = [keys.prefix + name for name in (*_OF_INDEX, *_OF_TRAINER, "dead", "counters")]
     _unlink(client, [*pending, *models, *own])
 
 
@@ -41,6 +43,8 @@ def _of_partition(client: Client, keys: PartitionKeys, generations: Iterable[int
         directory = keys.directory(generation, table)
         prefix = keys.buckets(generation, table)
         found += [[prefix + code.decode() for code in client.hkeys(directory)], [directory]]
+    for generation in generations:
+        found += [[keys.places(generation, block) for block in range(-(-used // BLOCK))], [keys.built(generation)]]
     return chain(*found, (keys.prefix + name for name in _OF_PARTITION))
 
 

@@ -1,12 +1,15 @@
 """Atomic looks at single items and buckets, for `verify` to settle what a bulk read left in doubt.
 
-What belongs together is read in one MULTI. Which keys these are depends on the record, so the record is
-read first, and again inside the MULTI: when it is the same, the rest was read beside it.
+What belongs together is read in one MULTI. Which keys these are depends on the record and the places, so these are
+read first, and again inside the MULTI: when they are the same, the rest was read beside them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
+from typing import Any
 
 import numpy as np
 
@@ -14,24 +17,37 @@ from stream_hash.errors import IntegrityError
 from stream_hash.settings import NUMBER_BITS, IndexSettings
 from stream_hash.storage.codec import Record, Values, decode_record, decode_values
 from stream_hash.storage.connection import Client
-from stream_hash.storage.keys import IndexKeys
-from stream_hash.storage.store import State
+from stream_hash.storage.generations import CHUNK
+from stream_hash.storage.keys import IndexKeys, PartitionKeys
+from stream_hash.storage.places import BLOCK, decode_places, place_bytes
+from stream_hash.storage.store import State, state_of
 
 RETRIES = 64
+
+
+@dataclass(frozen=True)
+class ItemPlace:
+    """Where one generation says an item is. present[t] : whether the bucket of table t holds it."""
+
+    codes: list[int]
+    signature: int
+    present: list[bool]
 
 
 @dataclass(frozen=True)
 class ItemView:
     """One id at one moment.
 
-    present[i][t] : whether record.members[i]'s bucket of table t holds its member. listed : the sequence number
-    under which the item stands in the list of labelled ones, None when it does not.
+    places : by generation, of those that are written; None where the item has no place. built : whether the item's
+    chunk is said to be in the generation that is being built. listed : the sequence number under which the item
+    stands in the list of labelled ones, None when it does not.
     """
 
     record: Record | None
     value: Values | None
     state: State
-    present: list[list[bool]]
+    places: dict[int, ItemPlace | None]
+    built: bool
     listed: int | None
 
 
@@ -57,29 +73,59 @@ class Inspector:
         """All that is stored of one id."""
         keys = self._keys.partition(partition)
         for _ in range(RETRIES):
-            before = self._client.hget(keys.records, item_id)
-            record = decode_record(before) if before is not None else None
             pipeline = self._client.pipeline(transaction=True)
             pipeline.hget(keys.records, item_id)
             pipeline.hmget(keys.state, "live", "building")
+            before = pipeline.execute()
+            record = decode_record(before[0]) if before[0] is not None else None
+            state = state_of(*before[1])
             number = record.number if record and record.number is not None else -1
+            places = {g: self._place(keys, g, number) for g in state.writable} if number >= 0 else {}
+            pipeline.hget(keys.records, item_id)
+            pipeline.hmget(keys.state, "live", "building")
             pipeline.get(keys.value(number))
             pipeline.zscore(keys.labelled, number)
-            places = [(m, t) for m in (record.members if record else []) for t in range(len(m.codes))]
-            for member, table in places:
-                pipeline.sismember(keys.bucket(member.generation, table, member.codes[table]), member.member)
-            after, (live, building), blob, score, *held = pipeline.execute()
-            if after != before:
+            pipeline.getbit(keys.built(state.building or 0), max(0, number) // CHUNK)
+            for generation, place in places.items():
+                self._read_place(pipeline, keys, generation, number)
+                if place is not None:
+                    codes, signature = place
+                    for table, code in enumerate(codes):
+                        pipeline.sismember(keys.bucket(generation, table, code), signature << NUMBER_BITS | number)
+            replies = iter(pipeline.execute())
+            *after, blob, score, built = islice(replies, 5)
+            views: dict[int, ItemPlace | None] = {}
+            same = after == before
+            for generation, place in places.items():
+                same = same and self._decoded(next(replies)) == place
+                views[generation] = None
+                if place is not None:
+                    views[generation] = ItemPlace(*place, [bool(next(replies)) for _ in place[0]])
+            if not same:
                 continue
             values = None
-            if blob is not None and record is not None and record.number is not None:
-                numbers = np.array([record.number], dtype=np.int64)
+            if blob is not None and number >= 0:
+                numbers = np.array([number], dtype=np.int64)
                 values = decode_values(numbers, [blob], self._settings.dimension, self._settings.dtype)
-            flags = iter(held)
-            present = [[bool(next(flags)) for _ in m.codes] for m in (record.members if record else [])]
-            state = State(int(live or 0), int(building) if building else None)
-            return ItemView(record, values, state, present, int(score) if score is not None else None)
+            return ItemView(record, values, state, views, bool(built), int(score) if score is not None else None)
         raise IntegrityError(f"item {item_id!r} changes faster than it can be read", remedy="verify again")
+
+    def _place(self, keys: PartitionKeys, generation: int, number: int) -> tuple[list[int], int] | None:
+        """The codes and signature of an item number's place; None when it is free."""
+        pipeline = self._client.pipeline(transaction=False)
+        self._read_place(pipeline, keys, generation, number)
+        return self._decoded(pipeline.execute()[0])
+
+    def _read_place(self, pipeline: Any, keys: PartitionKeys, generation: int, number: int) -> None:
+        block, position = divmod(number, BLOCK)
+        start = position * place_bytes(self._settings)
+        pipeline.getrange(keys.places(generation, block), start, start + place_bytes(self._settings) - 1)
+
+    def _decoded(self, raw: bytes) -> tuple[list[int], int] | None:
+        size = place_bytes(self._settings)
+        places = np.frombuffer(raw.ljust(size, b"\0"), dtype=np.uint8).reshape(1, size)
+        placed = decode_places(places, self._settings)
+        return (placed.codes[0].tolist(), int(placed.signatures[0])) if placed.occupied[0] else None
 
     def bucket(self, partition: int, generation: int, table: int, code: int) -> tuple[int, int]:
         """(members in the bucket, members its directory counts)."""
@@ -90,35 +136,68 @@ class Inspector:
         size, counted = pipeline.execute()
         return int(size), int(counted or 0)
 
-    def member_is_explained(self, partition: int, generation: int, table: int, code: int, member: int) -> bool:
-        """Whether a bucket's member belongs to the item its number names (or is gone from the bucket)."""
+    def unexplained(
+        self, partition: int, generation: int, members: Sequence[tuple[int, int, int]]
+    ) -> list[tuple[int, int, int]]:
+        """Those of the (table, code, member) that are in their bucket without belonging to the item they name.
+
+        None are when the generation is not written any more. One round trip, one moment: hand in some hundreds.
+        """
         keys = self._keys.partition(partition)
-        number = member & ((1 << NUMBER_BITS) - 1)
-        for _ in range(RETRIES):
-            item_id = self._id_at(partition, number)
-            pipeline = self._client.pipeline(transaction=True)
+        pipeline = self._client.pipeline(transaction=True)
+        pipeline.hmget(keys.state, "live", "building")
+        for table, code, member in members:
+            number = member & ((1 << NUMBER_BITS) - 1)
             pipeline.sismember(keys.bucket(generation, table, code), member)
             pipeline.exists(keys.value(number))
-            pipeline.hget(keys.records, item_id or "")
-            held, exists, text = pipeline.execute()
-            if not held:
-                return True
-            if not exists:
-                return False
-            if self._id_at(partition, number) != item_id or text is None:
-                continue
-            record = decode_record(text)
-            return record.number == number and any(
-                (m.generation, m.member) == (generation, member) and m.codes[table] == code for m in record.members
-            )
-        return False
+            self._read_place(pipeline, keys, generation, number)
+        replies = iter(pipeline.execute())
+        if generation not in state_of(*next(replies)).writable:
+            return []
+        found = []
+        for table, code, member in members:
+            held, exists, raw = islice(replies, 3)
+            place = self._decoded(raw)
+            belongs = exists and place and (place[0][table], place[1]) == (code, member >> NUMBER_BITS)
+            if held and not belongs:
+                found.append((table, code, member))
+        return found
 
-    def _id_at(self, partition: int, number: int) -> str | None:
-        blob = self._client.get(self._keys.partition(partition).value(number))
-        if blob is None:
-            return None
-        numbers = np.array([number], dtype=np.int64)
-        return decode_values(numbers, [blob], self._settings.dimension, self._settings.dtype).ids[0]
+    def is_occupied_in_vain(self, partition: int, generation: int, number: int) -> bool:
+        """Whether a generation that is written has a place for an item number that no item has."""
+        keys = self._keys.partition(partition)
+        pipeline = self._client.pipeline(transaction=True)
+        pipeline.hmget(keys.state, "live", "building")
+        pipeline.exists(keys.value(number))
+        self._read_place(pipeline, keys, generation, number)
+        state, used, raw = pipeline.execute()
+        return generation in state_of(*state).writable and not used and self._decoded(raw) is not None
+
+    def members(self, partition: int, generation: int, table: int) -> tuple[int, int]:
+        """(members the partition counts in a table, sum of the table's directory), at one moment."""
+        keys = self._keys.partition(partition)
+        pipeline = self._client.pipeline(transaction=True)
+        pipeline.hget(keys.state, f"members:{generation}:{table}")
+        pipeline.hvals(keys.directory(generation, table))
+        counted, counts = pipeline.execute()
+        return int(counted or 0), sum(map(int, counts))
+
+    def leftovers(self, partition: int, generation: int) -> int:
+        """How many keys and counts a generation has left that is neither in use nor being retired; else 0."""
+        keys, tables = self._keys.partition(partition), range(self._settings.tables)
+        blocks = -(-int(self._client.hget(keys.state, "next") or 0) // BLOCK)
+        pipeline = self._client.pipeline(transaction=True)
+        pipeline.hmget(keys.state, "live", "building", "retiring")
+        pipeline.hmget(keys.state, [f"members:{generation}:{table}" for table in tables])
+        names = [keys.directory(generation, table) for table in tables]
+        names += [keys.places(generation, block) for block in range(blocks)] + [keys.built(generation)]
+        for start in range(0, len(names), 1_000):
+            # by its name: redis-py's cluster client splits `exists`, and a transaction stays whole
+            pipeline.execute_command("EXISTS", *names[start : start + 1_000])
+        (live, building, retiring), counts, *found = pipeline.execute()
+        if generation in state_of(live, building).writable or str(generation).encode() in (retiring or b"").split(b","):
+            return 0
+        return sum(map(int, found)) + sum(count is not None for count in counts)
 
     def counts(self, partition: int) -> Counts:
         """A partition's own counts, and what they count, at one moment."""

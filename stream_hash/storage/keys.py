@@ -8,7 +8,8 @@ Of an index, under `sh:{N}:`
 | key            | type   | content                                                                      |
 |----------------|--------|------------------------------------------------------------------------------|
 | settings       | string | JSON of IndexSettings and a nonce, new each time the index is created        |
-| generations    | hash   | generation → JSON record: sha256, kind, created (Unix seconds)               |
+| generations    | hash   | generation → JSON record: sha256, kind, created (Unix seconds), parent,      |
+|                |        | origin, figures (models.py)                                                  |
 | model:G        | string | the model of generation G: npz bytes, never changed once written             |
 | sequence       | string | the last sequence number given out                                           |
 | batch:B        | string | payload of pending batch B                                                   |
@@ -20,20 +21,28 @@ Of an index, under `sh:{N}:`
 | receipt:B      | string | first sequence number of finished batch B; expires after an hour              |
 | dead           | hash   | dead letter: first sequence number → JSON header, newline, batch payload     |
 | counters       | hash   | accepted, applied, dead: items since the index was created                   |
+| trainer        | hash   | token (the newest trainer's), holder, until (Unix milliseconds), target: the |
+|                |        | generation that every partition shall have live                              |
+| learner        | string | a trainer's state, with the cursor up to which it has learned                |
+| runs           | list   | JSON records of the last 100 runs of training, newest first                  |
 
 Of a partition, under `sh:{N:p}:`
 
 | key            | type   | content                                                                      |
 |----------------|--------|------------------------------------------------------------------------------|
 | state          | hash   | live, building (generation or ''), floor, next (item number), items (count), |
-|                |        | nonce (the index's)                                                          |
-| records        | hash   | id → JSON record: number, sequence, label, its sequence, metadata, members   |
+|                |        | nonce (the index's), tables, code_bytes (of a code in a place), token (the   |
+|                |        | newest seen of a trainer), retiring (generations that still have keys, with  |
+|                |        | commas between), members:G:t (what directory:G:t sums up to)                 |
+| records        | hash   | id → JSON record: number, sequence, label, its sequence, metadata            |
 | value:n        | string | item number n: sequence, vector and id (codec.py)                            |
 | free           | list   | item numbers given back by deletes                                           |
 | tombstones     | zset   | deleted or not yet written id → sequence number                              |
 | labelled       | zset   | item number of a labelled item → sequence number of its label                |
 | bucket:G:t:c   | set    | members with code c in table t of generation G                               |
 | directory:G:t  | hash   | code → how many members, for each non-empty bucket of that table             |
+| places:G:B     | string | places of item numbers 512 B to 512 B + 511 in generation G (places.py)      |
+| built:G        | string | bitmap: which chunks of 1,024 item numbers are in the generation being built |
 
 A *member* is one positive 63-bit integer, 39 signature bits above the 24-bit item number: it stays in an
 intset (8 bytes), and a candidate can be pruned by its signature before its vector is fetched.
@@ -75,6 +84,18 @@ class IndexKeys:
     @property
     def sequence(self) -> str:
         return self.prefix + "sequence"
+
+    @property
+    def trainer(self) -> str:
+        return self.prefix + "trainer"
+
+    @property
+    def learner(self) -> str:
+        return self.prefix + "learner"
+
+    @property
+    def runs(self) -> str:
+        return self.prefix + "runs"
 
     @property
     def pending(self) -> str:
@@ -142,6 +163,12 @@ class PartitionKeys:
 
     def directory(self, generation: int, table: int) -> str:
         return f"{self.prefix}directory:{generation}:{table}"
+
+    def places(self, generation: int, block: int) -> str:
+        return f"{self.prefix}places:{generation}:{block}"
+
+    def built(self, generation: int) -> str:
+        return f"{self.prefix}built:{generation}"
 
 
 def partition_of(item_id: str, partitions: int) -> int:

@@ -1,15 +1,18 @@
-"""The models of an index's generations: published once, never changed, checked at each load."""
+"""The models of an index's generations: published once, never changed, checked at each load.
+
+The first generation is published here, by whoever comes first; the later ones by the trainer (trainer_state.py).
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from numpy.typing import NDArray
 
-from stream_hash.errors import IntegrityError
+from stream_hash.errors import ModelMissingError
 from stream_hash.storage.codec import decode_model, encode_model
 from stream_hash.storage.connection import Client
 from stream_hash.storage.keys import IndexKeys
@@ -18,12 +21,30 @@ from stream_hash.storage.scripts import Scripts
 
 @dataclass(frozen=True)
 class GenerationRecord:
-    """What is known of a generation beside its model. created : Unix seconds."""
+    """What is known of a generation beside its model.
+
+    created : Unix seconds. parent : the generation it continues. origin : for a rollback, the generation whose
+    model it is. figures : what was measured when it was made; JSON values.
+    """
 
     generation: int
     sha256: str
     kind: str
     created: float
+    parent: int | None = None
+    origin: int | None = None
+    figures: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """All but the number, which is its key."""
+        fields = asdict(self)
+        del fields["generation"]
+        return json.dumps(fields, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, generation: int, text: bytes) -> GenerationRecord:
+        """The record that `to_json` wrote."""
+        return cls(generation, **json.loads(text))
 
 
 class Models:
@@ -39,33 +60,31 @@ class Models:
     ) -> GenerationRecord:
         """Publish `arrays` as the model of `generation`, unless one stands already. Returns what stands."""
         raw, sha256 = encode_model(arrays)
-        text = json.dumps({"sha256": sha256, "kind": kind, "created": created}, sort_keys=True)
+        text = GenerationRecord(generation, sha256, kind, created).to_json()
         keys = [self._keys.generations, self._keys.model(generation)]
-        return _record(generation, self._scripts("publish", keys, [generation, text, raw]))
+        return GenerationRecord.from_json(generation, self._scripts("publish", keys, [generation, text, raw]))
 
     def load(self, generation: int) -> dict[str, NDArray[Any]]:
-        """The arrays of a generation's model. Raises IntegrityError when they are missing or damaged."""
+        """The arrays of a generation's model.
+
+        Raises ModelMissingError when there are none, IntegrityError when they are damaged.
+        """
         pipeline = self._client.pipeline(transaction=False)
         pipeline.hget(self._keys.generations, generation)
         pipeline.get(self._keys.model(generation))
         text, raw = pipeline.execute()
         if text is None or raw is None:
-            raise IntegrityError(
+            raise ModelMissingError(
                 f"the model of generation {generation} of index {self._keys.index!r} is missing",
                 why="a partition names it as its own",
                 remedy="restore the index from a backup, or ingest it anew under another name",
             )
-        return decode_model(raw, _record(generation, text).sha256)
+        return decode_model(raw, GenerationRecord.from_json(generation, text).sha256)
 
     def records(self) -> list[GenerationRecord]:
         """All published generations, oldest first."""
         stored = self._client.hgetall(self._keys.generations)
         return sorted(
-            (_record(int(generation), text) for generation, text in stored.items()),
+            (GenerationRecord.from_json(int(generation), text) for generation, text in stored.items()),
             key=lambda r: r.generation,
         )
-
-
-def _record(generation: int, text: bytes) -> GenerationRecord:
-    fields = json.loads(text)
-    return GenerationRecord(generation, fields["sha256"], fields["kind"], fields["created"])

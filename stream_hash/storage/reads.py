@@ -23,6 +23,7 @@ from stream_hash.settings import NUMBER_BITS, IndexSettings
 from stream_hash.storage.codec import Record, Values, decode_record, decode_values
 from stream_hash.storage.connection import Client, is_cluster
 from stream_hash.storage.keys import IndexKeys, PartitionKeys, partition_of
+from stream_hash.storage.places import BLOCK, split_block
 
 UNION_KEYS: Final = 8_192
 """Buckets read in one atomic call: at 1 to 2 µs a key, some 15 ms of server time."""
@@ -188,6 +189,15 @@ class Reader:
         for start in range(0, given, FETCH_VALUES):
             numbers = np.arange(start, min(start + FETCH_VALUES, given), dtype=np.int64)
             yield self.values([(partition, numbers)])[0]
+
+    def places(self, partition: int, generation: int, first: int, count: int) -> NDArray[np.uint8]:
+        """The places of `count` item numbers from `first` on, a multiple of BLOCK. Shape (count, place_bytes)."""
+        keys = self._keys.partition(partition)
+        pipeline = self._client.pipeline(transaction=False)
+        for block in range(first // BLOCK, -(-(first + count) // BLOCK)):
+            pipeline.get(keys.places(generation, block))
+        blocks = [split_block(block, self._settings) for block in pipeline.execute()]
+        return np.concatenate(blocks)[:count]
 
     def records(self, ids: Sequence[str]) -> list[Record | None]:
         """The records of ids, None for an id never seen (or forgotten), in one round trip."""

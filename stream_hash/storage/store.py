@@ -22,6 +22,7 @@ from stream_hash.errors import IndexExistsError, IndexMissingError, PartitionFul
 from stream_hash.settings import NUMBER_BITS, IndexSettings
 from stream_hash.storage.connection import Client
 from stream_hash.storage.keys import INDEXES, IndexKeys, PartitionKeys
+from stream_hash.storage.places import code_bytes
 from stream_hash.storage.scripts import Scripts
 
 WRITE_ITEMS: Final = 128
@@ -29,8 +30,6 @@ WRITE_ITEMS: Final = 128
 
 PURGE_AT_ONCE: Final = 1_000
 """Tombstones forgotten in one call."""
-
-_LOW_DIGITS: Final = 10**9
 
 
 @dataclass(frozen=True)
@@ -51,14 +50,6 @@ class Stale:
     """Nothing was written: the partition's generations are these."""
 
     state: State
-
-
-@dataclass(frozen=True)
-class Hashed:
-    """Where one generation puts items. codes : (n_items, tables) uint64; signatures : (n_items,) uint64."""
-
-    codes: NDArray[np.uint64]
-    signatures: NDArray[np.uint64]
 
 
 WRITTEN, IGNORED, HELD = 1, 0, 2
@@ -123,12 +114,13 @@ class Store:
         pipeline = self.client.pipeline(transaction=False)
         for p in range(partitions):
             pipeline.hmget(self.partition(p).state, "live", "building")
-        return [_state(live, building) for live, building in pipeline.execute()]
+        return [state_of(live, building) for live, building in pipeline.execute()]
 
-    def activate(self, partitions: int, generation: int, nonce: str) -> None:
+    def activate(self, settings: IndexSettings, generation: int, nonce: str) -> None:
         """Let `generation` go live in each partition that has none; the others keep theirs."""
-        for p in range(partitions):
-            self._scripts("activate", [self.partition(p).state], [generation, nonce])
+        for p in range(settings.partitions):
+            arguments = [generation, nonce, settings.tables, code_bytes(settings)]
+            self._scripts("activate", [self.partition(p).state], arguments)
 
     def upsert(
         self,
@@ -139,18 +131,15 @@ class Store:
         values: Sequence[bytes],
         labels: Sequence[str],
         metadata: Sequence[str],
-        hashed: Sequence[Hashed],
+        places: Sequence[NDArray[np.uint8]],
     ) -> list[int] | Stale:
-        """Write items: `hashed` holds one entry for each of `state.writable`, in that order.
+        """Write items: `places` holds one array of them for each of `state.writable`, in that order.
 
         Returns an outcome an item, or Stale. Raises PartitionFullError when the item numbers run out.
         """
-        columns = [_places(h) for h in hashed]
-        writes = [
-            ["upsert", ids[i], int(sequences[i]), labels[i], metadata[i], [column[i] for column in columns]]
-            for i in range(len(ids))
-        ]
-        return self._write(partition, state, writes, values)
+        rows = zip(ids, sequences, labels, metadata, strict=True)
+        writes = [["upsert", i, int(s), label, more] for i, s, label, more in rows]
+        return self._write(partition, state, writes, np.concatenate(places, axis=1).tobytes(), values)
 
     def delete(self, partition: int, state: State, ids: Sequence[str], sequences: Sequence[int]) -> list[int] | Stale:
         """Delete items; an id that is not there is remembered as deleted all the same."""
@@ -178,15 +167,15 @@ class Store:
                 return forgotten
 
     def _write(
-        self, partition: int, state: State, writes: list[Any], values: Sequence[bytes] = ()
+        self, partition: int, state: State, writes: list[Any], places: bytes = b"", values: Sequence[bytes] = ()
     ) -> list[int] | Stale:
         request = {"live": str(state.live), "building": str(state.building or ""), "writes": writes}
         text = json.dumps(request, ensure_ascii=False, separators=(",", ":"))
-        reply = self._scripts("write", [self.partition(partition).state], [text, *values])
+        reply = self._scripts("write", [self.partition(partition).state], [text, places, *values])
         if reply[0] == b"OK":
             return [int(outcome) for outcome in reply[1:]]
         if reply[0] == b"STALE":
-            return Stale(_state(reply[1], reply[2]))
+            return Stale(state_of(reply[1], reply[2]))
         raise PartitionFullError(
             f"partition {partition} of index {self.index!r} is full",
             why=f"it holds {int(reply[1])} of {1 << NUMBER_BITS} items",
@@ -194,17 +183,9 @@ class Store:
         )
 
 
-def _state(live: bytes | None, building: bytes | None) -> State:
+def state_of(live: bytes | None, building: bytes | None) -> State:
+    """The generations that a partition's state names."""
     return State(int(live or 0), int(building) if building else None)
-
-
-def _places(hashed: Hashed) -> list[list[Any]]:
-    """An item's place as write.lua takes it: high and low digits of the shifted signature, then the codes."""
-    shifted = hashed.signatures << np.uint64(NUMBER_BITS)
-    high, low = np.divmod(shifted, np.uint64(_LOW_DIGITS))
-    codes = hashed.codes.tolist()
-    pairs = zip(high.tolist(), low.tolist(), strict=True)
-    return [[h, w, *map(str, row)] for (h, w), row in zip(pairs, codes, strict=True)]
 
 
 def index_names(client: Client) -> list[str]:

@@ -20,6 +20,7 @@ from stream_hash.service.sweep import sweep
 from stream_hash.settings import IndexSettings
 from stream_hash.storage.codec import Batch, decode_batch, encode_batch
 from stream_hash.storage.connection import Client
+from stream_hash.storage.keys import partition_of
 from stream_hash.storage.ledger import DeadLetter
 from stream_hash.storage.store import State
 
@@ -137,10 +138,12 @@ def test_a_worker_with_an_outdated_view_loads_the_new_generation_and_writes_both
     apply_batch(handle, "b1")
     (record,) = handle.reader.records(["b"])
     assert record is not None
-    assert [(m.generation, m.codes) for m in record.members] == [
+    keys = handle.store.partition(partition_of("b", SETTINGS.partitions))
+    places = oracle.stored_places(client, keys, SETTINGS, record.number)
+    assert [(g, codes) for g, _, codes in places] == [
         (g, handle.model(g).encode(SAMPLE[2:3]).codes[0].tolist()) for g in (1, 2)
     ]
-    assert record.members[0].codes != record.members[1].codes
+    assert places[0][2] != places[1][2]
 
 
 def test_bad_items_become_dead_letters_and_the_good_ones_beside_them_live(client: Client) -> None:

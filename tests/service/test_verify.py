@@ -79,6 +79,41 @@ def leave_buckets_of_a_retired_generation(client: Client) -> None:
     client.hset(KEYS.directory(2, 0), "5", 1)
 
 
+def miscount_the_members(client: Client) -> None:
+    client.hincrby(KEYS.state, "members:1:1", 1)
+
+
+def change_a_place(client: Client) -> None:
+    client.setrange(KEYS.places(1, 0), 3 * 7 + 4, b"\xff\xff\xff")
+
+
+def lose_a_place(client: Client) -> None:
+    client.setrange(KEYS.places(1, 0), 3 * 7, bytes(7))
+
+
+def give_a_place_to_nobody(client: Client) -> None:
+    client.setrange(KEYS.places(1, 0), 400 * 7, b"\x80")
+
+
+def leave_places_of_a_retired_generation(client: Client) -> None:
+    handle = IndexHandle(client, "x")
+    handle.models.publish(2, handle.models.load(1), kind="lsh", created=0.0)
+    client.set(KEYS.places(2, 0), "x")
+
+
+def leave_counts_of_a_retired_generation(client: Client) -> None:
+    handle = IndexHandle(client, "x")
+    handle.models.publish(2, handle.models.load(1), kind="lsh", created=0.0)
+    client.hset(KEYS.state, "members:2:0", 5)
+
+
+def say_that_a_chunk_is_built(client: Client) -> None:
+    handle = IndexHandle(client, "x")
+    handle.models.publish(2, handle.models.load(1), kind="lsh", created=0.0)
+    handle.generations.begin(0, 2, 1)
+    client.setbit(KEYS.built(2), 0, 1)
+
+
 def free_a_number_in_use(client: Client) -> None:
     client.rpush(KEYS.free, 3)
 
@@ -112,7 +147,14 @@ def rewind_the_sequence(client: Client) -> None:
         (lose_a_value, "has a record and no value"),
         (lose_a_record, "counts 60 items and has records of 59"),
         (miscount_the_items, "counts 61 items"),
-        (leave_buckets_of_a_retired_generation, "generation 2 is not in use"),
+        (leave_buckets_of_a_retired_generation, "generation 2 is not in use and has 1 keys left"),
+        (leave_places_of_a_retired_generation, "generation 2 is not in use and has 1 keys left"),
+        (leave_counts_of_a_retired_generation, "generation 2 is not in use and has 1 keys left"),
+        (miscount_the_members, "it counts 61 members in table 1, generation 1, which has 60"),
+        (change_a_place, "not the hash of its vector"),
+        (lose_a_place, "item 'i00003' has no place in generation 1"),
+        (give_a_place_to_nobody, "item number 400 has a place in generation 1 and belongs to no item"),
+        (say_that_a_chunk_is_built, "has no place in generation 2"),
         (lose_an_accepted_item, "the ledger has accepted 61"),
         (rewind_the_sequence, "has a sequence number that was never given out"),
         (free_a_number_in_use, "item number 3 is free and in use"),
@@ -127,6 +169,13 @@ def test_damage_is_reported(damage: Callable[[Client], None], said: str, client:
     damage(client)
     violations = index.verify().violations
     assert any(said in violation for violation in violations), violations
+
+
+def test_a_generation_that_is_being_retired_may_have_keys(client: Client) -> None:
+    index = filled(client, SETTINGS, 60)
+    leave_places_of_a_retired_generation(client)
+    client.hset(KEYS.state, "retiring", "2")
+    assert index.verify().violations == []
 
 
 def test_a_busy_index_is_clean(real_client: redis.Redis, embedded_url: str) -> None:

@@ -14,6 +14,21 @@ from typing import Any, Final
 from stream_hash.storage.connection import Client
 
 _OF_A_PARTITION: Final = ("write", "purge")
+_OF_A_GENERATION: Final = (
+    "generation_begin",
+    "generation_put",
+    "generation_switch",
+    "generation_abandon",
+    "generation_retire",
+)
+_OF_THE_TRAINER: Final = (
+    "trainer_lead",
+    "trainer_renew",
+    "trainer_release",
+    "trainer_publish",
+    "trainer_checkpoint",
+    "trainer_forget",
+)
 _OF_AN_INDEX: Final = (
     "accept",
     "activate",
@@ -29,14 +44,20 @@ _OF_AN_INDEX: Final = (
 
 @cache
 def sources() -> Mapping[str, str]:
-    """Script name → Lua text, with the shared part in front of those that touch a partition's items."""
+    """Script name → Lua text, with what it shares with others in front of it."""
     folder = resources.files(__package__)
 
     def text(name: str) -> str:
         return (folder / f"{name}.lua").read_text(encoding="utf-8")
 
-    shared = text("partition")
-    return {name: text(name) for name in _OF_AN_INDEX} | {name: shared + text(name) for name in _OF_A_PARTITION}
+    of_items, of_trainer = text("partition"), text("trainer")
+    of_generations = of_items + text("generation")
+    return (
+        {name: text(name) for name in _OF_AN_INDEX}
+        | {name: of_items + text(name) for name in _OF_A_PARTITION}
+        | {name: of_generations + text(name) for name in _OF_A_GENERATION}
+        | {name: of_trainer + text(name) for name in _OF_THE_TRAINER}
+    )
 
 
 class Scripts:

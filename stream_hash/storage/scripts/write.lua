@@ -2,10 +2,11 @@
 --
 -- KEYS[1]  the partition's state
 -- ARGV[1]  JSON {"live": text, "building": text, "writes": [write, ...]}; a write is one of
---            ["upsert", id, sequence, label, metadata, [[high, low, code, ...] a writable generation]]
+--            ["upsert", id, sequence, label, metadata]
 --            ["delete", id, sequence]
 --            ["label", id, sequence, label]
--- ARGV[2+] the value of each upsert, in the order of the upserts
+-- ARGV[2]  the places of each upsert, in the order of the upserts: one for each writable generation, live first
+-- ARGV[3+] the value of each upsert, in the same order
 --
 -- Returns  {'OK', outcome, ...}: 1 written, 0 ignored for a newer write, 2 a delete or label of an id that
 --          has no item now, remembered for one that may still arrive
@@ -17,18 +18,20 @@
 --   2. Order: a write whose sequence number is not above the stored one is ignored; so is one below the
 --      partition's floor, because everything below the floor has been applied already.
 --   3. A delete leaves a tombstone with its number, so that an older upsert arriving later is ignored.
---   4. An upsert or delete removes the old members by the stored codes, never by recomputed ones.
+--   4. An upsert or delete removes the old members by the stored places, never by recomputed ones, from each
+--      writable generation.
 --
 -- Calls into the server are what the time goes into. What is read of records and state is therefore read before
--- the first write, for all of them at once; what the writes leave there, and in values and labelled, is collected
--- and stored after the last. `unpack` bounds a call to 3,000 writes; storage/store.py sends far fewer.
+-- the first write, for all of them at once; what the writes leave there, and in values, places and labelled, is
+-- collected and stored after the last. `unpack` bounds a call to 3,000 writes; storage/store.py sends far fewer.
 
 local request = cjson.decode(ARGV[1])
-local state = redis.call('HMGET', KEYS[1], 'live', 'building', 'floor', 'next', 'items')
+local state = redis.call('HMGET', KEYS[1], 'live', 'building', 'floor', 'next', 'items', 'tables', 'code_bytes')
 local live, building = state[1] or '0', state[2] or ''
 if live ~= request.live or building ~= request.building then -- rule: fence
   return {'STALE', live, building}
 end
+set_layout(state[6], state[7])
 local floor = tonumber(state[3] or '0')
 local next_number, items = tonumber(state[4] or '0'), tonumber(state[5] or '0')
 local free = redis.call('LLEN', prefix .. 'free')
@@ -49,7 +52,7 @@ if ids[1] then
 end
 
 local function record_of(id)
-  return records[id] or {'', '0', '', '0', '', {}}
+  return records[id] or {'', '0', '', '0', ''}
 end
 
 local function save_record(id, record)
@@ -83,6 +86,9 @@ local writable = {live}
 if building ~= '' then
   writable[2] = building
 end
+if #ARGV[2] ~= (#ARGV - 2) * #writable * width or (#ARGV > 2 and live == '0') then
+  return {err = 'the places are not as many, or as long, as the upserts and the generations ask for'}
+end
 
 local function take_number()
   items = items + 1
@@ -108,32 +114,25 @@ local function set_label(record, label, sequence)
   end
 end
 
-local function upsert(id, sequence, label, metadata, generations, value)
+-- `upserts` counts those before this one.
+local function upsert(id, sequence, label, metadata, upserts)
   local record = record_of(id)
   if sequence <= tonumber(record[SEQUENCE]) or sequence < floor then -- rule: order
     return 0
   end
+  local store = move
   if record[NUMBER] == '' then
     record[NUMBER] = take_number()
+    store = occupy
     if records[id] then
       redis.call('ZREM', prefix .. 'tombstones', id)
     end
-  else
-    remove_members(record) -- rule: stored codes
   end
-  record[MEMBERS] = {}
-  for position, hashed in ipairs(generations) do
-    local member = member_of(hashed[1], hashed[2], tonumber(record[NUMBER]))
-    local codes = {}
-    local stored = {writable[position], member}
-    for index = 3, #hashed do
-      codes[index - 2] = hashed[index]
-      stored[index] = hashed[index]
-    end
-    add_member(writable[position], member, codes)
-    record[MEMBERS][position] = stored
+  for position, generation in ipairs(writable) do
+    local start = (upserts * #writable + position - 1) * width
+    store(generation, tonumber(record[NUMBER]), string.sub(ARGV[2], start + 1, start + width))
   end
-  values[record[NUMBER]] = value
+  values[record[NUMBER]] = ARGV[3 + upserts]
   record[SEQUENCE] = digits(sequence)
   record[METADATA] = metadata
   if tonumber(record[LABEL_SEQUENCE]) < sequence then
@@ -152,7 +151,9 @@ local function delete(id, sequence)
   end
   local outcome = record[NUMBER] == '' and 2 or 1
   if record[NUMBER] ~= '' then
-    remove_members(record) -- rule: stored codes
+    for _, generation in ipairs(writable) do
+      move(generation, tonumber(record[NUMBER]), false)
+    end
     values[record[NUMBER]], labelled[record[NUMBER]] = nil, nil
     redis.call('UNLINK', prefix .. 'value:' .. record[NUMBER])
     redis.call('ZREM', prefix .. 'labelled', record[NUMBER])
@@ -160,7 +161,7 @@ local function delete(id, sequence)
     free = free + 1
     items = items - 1
   end
-  record[NUMBER], record[SEQUENCE], record[METADATA], record[MEMBERS] = '', digits(sequence), '', {}
+  record[NUMBER], record[SEQUENCE], record[METADATA] = '', digits(sequence), ''
   if tonumber(record[LABEL_SEQUENCE]) < sequence then
     record[LABEL], record[LABEL_SEQUENCE] = '', '0'
   end
@@ -190,11 +191,11 @@ end
 redis.call('HDEL', KEYS[1], '')
 
 local reply = {'OK'}
-local next_value = 2
+local upserts = 0
 for position, write in ipairs(request.writes) do
   if write[1] == 'upsert' then
-    reply[position + 1] = upsert(write[2], write[3], write[4], write[5], write[6], ARGV[next_value])
-    next_value = next_value + 1
+    reply[position + 1] = upsert(write[2], write[3], write[4], write[5], upserts)
+    upserts = upserts + 1
   elseif write[1] == 'delete' then
     reply[position + 1] = delete(write[2], write[3])
   else
@@ -206,6 +207,7 @@ if next(changed) then
   redis.call('HSET', prefix .. 'records', unpack(flattened(changed, '')))
   redis.call('HSET', KEYS[1], 'next', digits(next_number), 'items', digits(items))
 end
+store_places()
 if next(values) then
   redis.call('MSET', unpack(flattened(values, prefix .. 'value:')))
 end

@@ -1,0 +1,189 @@
+"""The gate: whether a challenger goes live in place of the model that is.
+
+Both hash the same held-out items, each of which is a query too, itself left out. A query's candidates are the items
+in the cheapest buckets of query-directed order, a fixed number of them: the last bucket is cut, at random but for both
+models alike, or the one with the larger buckets would gain by overshooting. What counts is precision@k of the exact
+ranking of the candidates.
+
+The challenger is accepted if the lower bound of its mean gain is above a margin. The bound is that of a paired
+bootstrap (B. Efron & R. Tibshirani, "An introduction to the bootstrap", 1993, chapters 13 and 16). What is drawn are
+items, each in both its roles: with the queries alone, what a label does to the answers for other items would
+count as if every answer had labels of its own. Were all labels random, the standard error would come out too
+small by up to √2, and challengers that learned nothing would pass too often. So an item counts with its own gain as
+a query, and with what its label adds to the gains of the queries that it is a result of, over what another result
+would have added.
+
+What the margin is for: the gate is asked again and again, and to move all items is work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_hash.errors import UsageError
+from stream_hash.numerics.bucket_table import BucketTable
+from stream_hash.numerics.codes import unpack_bits
+from stream_hash.numerics.labels import read_labels
+from stream_hash.numerics.model import Encoded, Model
+
+K: Final = 10
+MARGIN: Final = 0.01
+CONFIDENCE: Final = 0.95
+DRAWS: Final = 2_000
+LEAST_QUERIES: Final = 100
+"""Held-out items fewer than these decide nothing: by luck alone precision moves by .03."""
+
+BLOCK_BYTES: Final = 64 * 1024 * 1024
+"""What one array over queries × items of a block of queries may take."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A decision and its grounds. live_precision, challenger_precision : mean precision@k, 0 to 1.
+
+    difference : of the two. lower_bound : of the difference. queries : labelled held-out items that were asked.
+    budget : candidates a query, for both models.
+    """
+
+    accepted: bool
+    reason: str
+    live_precision: float
+    challenger_precision: float
+    difference: float
+    lower_bound: float
+    queries: int
+    budget: int
+
+
+def judge(
+    live: Model,
+    challenger: Model,
+    vectors: NDArray[np.float32],
+    labels: Any,
+    budget: int,
+    *,
+    rng: np.random.Generator,
+    k: int = K,
+    margin: float = MARGIN,
+    confidence: float = CONFIDENCE,
+) -> Verdict:
+    """Compare on held-out items, which neither model has learned from.
+
+    vectors : (n, dimension) float32. labels : as in labels.py; items without one are left out. budget : candidates a
+    query; scaled to n as the index's own budget is to its items. margin : the least gain, 0 or more, that is worth
+    a re-index. confidence : of the one-sided lower bound.
+
+    Raises UsageError for a budget below k, or models of different dimension or metric.
+    """
+    if budget < k or margin < 0 or not 0.5 <= confidence < 1:
+        raise UsageError(
+            f"budget={budget}, k={k}, margin={margin}, confidence={confidence}",
+            remedy="give a budget of k or more, a margin of 0 or more, and a confidence from 0.5 to 1",
+        )
+    if (live.metric, live.dimension) != (challenger.metric, challenger.dimension):
+        raise UsageError("the challenger and the live model are of different indexes")
+    _, member = read_labels(labels, len(vectors))
+    labelled = np.flatnonzero(np.diff(member.indptr))
+    count = len(labelled)
+    least = max(LEAST_QUERIES, budget + 2)
+    if count < least:
+        nothing = float("nan")
+        reason = f"{count} labelled held-out items are too few to decide on; {least} are needed"
+        return Verdict(False, reason, nothing, nothing, nothing, nothing, count, budget)
+    held_out = np.ascontiguousarray(vectors[labelled])
+    relevant = member[labelled]
+    ties = rng.permutation(count)
+    precisions = np.zeros((2, count))
+    as_result = np.zeros(count)
+    sides = [_Side(model, held_out, ties) for model in (live, challenger)]
+    for rows in _blocks(count):
+        order = _nearest_first(held_out, rows, live.metric)
+        same = (relevant[rows] @ relevant.T).toarray() > 0
+        found = [_first(side.candidates(rows, budget), order, k) for side in sides]
+        hits = [np.take_along_axis(same, one, axis=1) for one in found]
+        precisions[:, rows] = [one.mean(axis=1) for one in hits]
+        usual = precisions[:, rows].mean(axis=0)[:, None]
+        for sign, at, hit in zip((-1.0, 1.0), found, hits, strict=True):
+            as_result += np.bincount(at.ravel(), ((hit - usual) * (sign / k)).ravel(), minlength=count)
+    before, after = precisions.mean(axis=1).tolist()
+    difference = after - before
+    own = precisions[1] - precisions[0]
+    # both parts have the difference as their mean
+    bound = _lower_bound(own + as_result - difference, confidence, rng)
+    accepted = bound > margin
+    reason = (
+        f"precision@{k} {after:.3f} against {before:.3f}: the gain is "
+        f"{'' if accepted else 'not '}above {margin:g} with confidence {confidence:g} (at least {bound:+.3f})"
+    )
+    return Verdict(accepted, reason, before, after, difference, bound, count, budget)
+
+
+class _Side:
+    """One model's codes of the held-out items, and what the buckets cost each of them as a query."""
+
+    def __init__(self, model: Model, vectors: NDArray[np.float32], ties: NDArray[np.intp]) -> None:
+        """ties : a permutation of the items: in what order those of one bucket come."""
+        self._ties = ties
+        self._items: Encoded = model.encode(vectors)
+        queries = model.encode_queries(vectors)
+        self._margins = queries.margins.reshape(len(vectors), model.tables, model.bits).astype(np.float64)
+        self._tables = [BucketTable(codes, model.bits) for codes in self._items.codes.T]
+
+    def candidates(self, rows: NDArray[np.intp], budget: int) -> NDArray[np.bool_]:
+        """Whether each item is among the first `budget` for each query, itself left out. Returns (len(rows), n).
+
+        An item that several tables hold comes where it is cheapest, and counts once.
+        """
+        cost = np.full((len(rows), len(self._ties)), np.inf)
+        for table, buckets in enumerate(self._tables):
+            codes, _ = buckets.directory
+            signs = np.where(unpack_bits(codes, buckets.bits), 1.0, -1.0)
+            margins = self._margins[rows, table]
+            # twice the sum of |margin| over the bits that differ
+            of_bucket = np.abs(margins).sum(axis=1, keepdims=True) - margins @ signs.T
+            np.minimum(cost, of_bucket[:, buckets.bucket_of], out=cost)
+        cost[np.arange(len(rows)), rows] = np.inf
+        by_cost = self._ties[np.argsort(cost[:, self._ties], axis=1, kind="stable")[:, :budget]]
+        chosen = np.zeros(cost.shape, dtype=np.bool_)
+        np.put_along_axis(chosen, by_cost, True, axis=1)
+        return chosen
+
+
+def _blocks(count: int) -> Iterator[NDArray[np.intp]]:
+    step = max(1, BLOCK_BYTES // (8 * count))
+    return (np.arange(start, min(start + step, count)) for start in range(0, count, step))
+
+
+def _nearest_first(vectors: NDArray[np.float32], rows: NDArray[np.intp], metric: str) -> NDArray[np.intp]:
+    """All items in the order of their exact nearness to each query; equal ones by row. Returns (len(rows), n)."""
+    scores = (vectors[rows] @ vectors.T).astype(np.float64)
+    if metric != "inner":
+        squares = np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)
+        if metric == "l2":
+            scores = 2 * scores - squares
+        else:
+            scores /= np.sqrt(np.where(squares > 0, squares, 1.0))
+    return np.argsort(-scores, axis=1, kind="stable")
+
+
+def _first(candidates: NDArray[np.bool_], order: NDArray[np.intp], k: int) -> NDArray[np.intp]:
+    """The k nearest candidates of each query; there are k or more. Returns (n_queries, k)."""
+    behind = ~np.take_along_axis(candidates, order, axis=1)
+    at = np.argsort(behind, axis=1, kind="stable")[:, :k]  # of truth values a radix sort, which keeps the order
+    return np.take_along_axis(order, at, axis=1)
+
+
+def _lower_bound(gains: NDArray[np.float64], confidence: float, rng: np.random.Generator) -> float:
+    """The one-sided lower bound of the mean gain, by the percentiles of `DRAWS` bootstrap samples. gains : (n,)."""
+    count = len(gains)
+    step = max(1, BLOCK_BYTES // (8 * count))
+    means = [
+        gains[rng.integers(count, size=(min(step, DRAWS - start), count))].mean(axis=1)
+        for start in range(0, DRAWS, step)
+    ]
+    return float(np.quantile(np.concatenate(means), 1 - confidence))
