@@ -6,6 +6,7 @@ Nystrom    the radial basis function kernel exp(−gamma·‖x − y‖²), appr
            Departure: k(x)·R⁻¹ with RᵀR = K the Cholesky factor in place of K^(−1/2): a rotation of the same
            features, which no linear learner with a round penalty sees, at a tenth of the cost.
 Hidden     max(0, V·f(x) + v): the hidden layer of a small neural network
+Joined     the features of two maps, side by side
 Posterior  softmax(t·(V·f(x) + v)) − mean: how likely each class is. The softmax saturates: bits of the ordering
            among the likely classes, not of how unlike the others an item is.
 
@@ -21,8 +22,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_hash.errors import IntegrityError
-from stream_hash.numerics.unlearnable import UnlearnableError
+from stream_hash.errors import IntegrityError, UnlearnableError
 
 Matrix: TypeAlias = NDArray[Any]
 """float32 or float64; what is computed from float32 vectors stays float32."""
@@ -109,19 +109,57 @@ class Posterior:
         return np.asarray(self.features(x) @ weights.T.astype(x.dtype) + offsets.astype(x.dtype))
 
 
-FeatureMap: TypeAlias = Prepared | Nystrom | Hidden | Posterior
+SingleMap: TypeAlias = Prepared | Nystrom | Hidden | Posterior
+
+
+@dataclass(frozen=True)
+class Joined:
+    """The features of a map, and after them those of the Prepared that it builds upon. width : how many its own are."""
+
+    base: SingleMap
+    width: int
+
+    def features(self, x: Matrix) -> Matrix:
+        return np.hstack([self.base.features(x), prepared_of(self.base).features(x)])
+
+    def margins(self, x: Matrix, weights: Matrix, offsets: Matrix) -> Matrix:
+        learned, plain = weights[:, : self.width], weights[:, self.width :]
+        margins = self.base.margins(x, learned, offsets)
+        used = plain.any(axis=1)
+        margins[:, used] += prepared_of(self.base).margins(x, plain[used], np.zeros(int(used.sum())))
+        return margins
+
+
+FeatureMap: TypeAlias = SingleMap | Joined
 
 KINDS: dict[str, type[FeatureMap]] = {
     "prepared": Prepared,
     "nystrom": Nystrom,
     "hidden": Hidden,
     "posterior": Posterior,
+    "joined": Joined,
 }
+
+
+def first_map(feature_map: FeatureMap) -> Prepared | Nystrom:
+    """The map that is fixed before anything is learned."""
+    while not isinstance(feature_map, (Prepared, Nystrom)):
+        feature_map = feature_map.base
+    return feature_map
+
+
+def prepared_of(feature_map: FeatureMap) -> Prepared:
+    """What a map does to vectors before anything else."""
+    base = first_map(feature_map)
+    return base.base if isinstance(base, Nystrom) else base
 
 
 def fit_prepared(x: Matrix, power: float, unit_length: bool) -> Prepared:
     """Raises UnlearnableError when all vectors are one point."""
     normal = _normalised(x, power, unit_length).astype(np.float64)
+    # what is not of unit length may be of any: its squares could overflow, or come to nothing
+    size = 1.0 if unit_length else max(float(np.abs(normal).max()), 1e-290)
+    normal /= size
     mean = normal.mean(axis=0)
     normal -= mean
     variance = float(np.einsum("ij,ij->", normal, normal)) / len(x)
@@ -132,7 +170,7 @@ def fit_prepared(x: Matrix, power: float, unit_length: bool) -> Prepared:
             + (" after scaling to unit length" if unit_length else ""),
             remedy="check the vectors; where length is what tells them apart, take unit_length=False",
         )
-    return Prepared(mean, variance**-0.5, power, unit_length)
+    return Prepared(size * mean, variance**-0.5 / size, power, unit_length)
 
 
 def fit_nystrom(base: Prepared, x: Matrix, rng: np.random.Generator, n_components: int, gamma: float | None) -> Nystrom:
@@ -199,13 +237,31 @@ def _powered(x: Matrix, power: float) -> Matrix:
 def _normalised(x: Matrix, power: float, unit_length: bool) -> Matrix:
     if power != 1.0:
         x = _powered(x, power)
-    return np.asarray(x / _lengths(x)[:, None]) if unit_length else x
+    if not unit_length:
+        return x
+    lengths = _lengths(x)
+    if not lengths.max(initial=0.0) < np.inf:
+        # lengths that the type cannot hold; what is not finite stays so, for the caller to find
+        x = np.where(np.isinf(lengths)[:, None], _constant(2.0**-32, x) * x, x)
+        lengths = _lengths(x)
+    return np.asarray(x / lengths[:, None])
 
 
 def _lengths(x: Matrix) -> Matrix:
-    """Zero vectors count as of length 1: they have no direction, and stay where they are."""
-    lengths = np.sqrt(np.vecdot(x, x))
-    return np.asarray(np.where(lengths > 0, lengths, _constant(1.0, x)))
+    """Without overflow or underflow of squares. Zero vectors count as of length 1: they have no direction, and stay
+    where they are.
+    """
+    with np.errstate(over="ignore", under="ignore"):
+        lengths = np.sqrt(np.vecdot(x, x))
+        # beneath `least`, digits are lost with the squares that are too small
+        least = np.sqrt(np.finfo(x.dtype).tiny / np.finfo(x.dtype).eps)
+        doubtful = np.flatnonzero(~((lengths > least) & (lengths < np.inf)))
+        if len(doubtful):
+            largest = np.abs(x[doubtful]).max(axis=1)
+            scaled = x[doubtful] / np.where(largest == 0, _constant(1.0, x), largest)[:, None]
+            lengths[doubtful] = largest * np.sqrt(np.vecdot(scaled, scaled))
+            lengths[lengths == 0] = 1.0
+    return np.asarray(lengths)
 
 
 def _squared_distances(x: Matrix, y: Matrix) -> Matrix:

@@ -10,7 +10,9 @@ Our departures:
 2. A bit that splits the training items as an earlier one does starts again from a fresh random hyperplane.
 3. targets="code_words": with classes known, each has a code word far from the others', and the learner fits these
    directly. Smoothing ends with one code a class anyway, but with codes that chance put close together.
-4. feature_map="posterior": learners fit the classes; bits are directions among the class posteriors.
+4. feature_map="posterior": learners fit the classes; bits are directions among the class posteriors (directions.py).
+5. Only n_learned bits are learned from classes. The others are ITQ's: they divide what classes leave together, so that
+   buckets stay small and the budget of a search goes to the nearer items of the classes that are likely.
 
 Labels y as in labels.py: −1 or None where unknown. Which graph smooths: that of the labels; without any label that of
 the nearest neighbours, or the affinity given; and a mixture of both when only some items are labelled or an affinity
@@ -32,7 +34,7 @@ from sklearn.utils import assert_all_finite
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from stream_hash.errors import IntegrityError
+from stream_hash.errors import IntegrityError, UnlearnableError
 from stream_hash.numerics.class_book import ClassBook
 from stream_hash.numerics.feature_maps import (
     FeatureMap,
@@ -41,18 +43,21 @@ from stream_hash.numerics.feature_maps import (
     Nystrom,
     Posterior,
     Prepared,
+    SingleMap,
+    first_map,
     fit_nystrom,
     fit_prepared,
     map_from_arrays,
     map_to_arrays,
+    prepared_of,
 )
 from stream_hash.numerics.graph import AffinityGraph, Graph, LabelGraph, MixedGraph, neighbour_graph
-from stream_hash.numerics.grh_parameters import ONLINE, TEMPERATURE, C, check_parameters
+from stream_hash.numerics.grh_parameters import ONLINE, TEMPERATURE, C, check_parameters, learned_bits, resolved
 from stream_hash.numerics.labels import read_labels
 from stream_hash.numerics.learners import WINDOW, PassiveAggressive, Ridge, hidden_layer, svm_hyperplanes
+from stream_hash.numerics.rest_bits import put_beside, rest_hyperplanes
 from stream_hash.numerics.smoothing import draw_apart, in_rows, signs, smoothed, two_sided
 from stream_hash.numerics.starts import first_hyperplanes
-from stream_hash.numerics.unlearnable import UnlearnableError
 
 EPOCHS = 10
 """Passes of the passive-aggressive learner over the items of a batch fit."""
@@ -74,23 +79,27 @@ class GRH(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
     """Vectors to bits, learned from labels or a graph.
 
     n_bits : bits of a code. learner : "ridge", "svm", "pa" (passive-aggressive) or "mlp"; the first and third learn
-    online. targets : "code_words", "smoothed", or "frames" (posterior only: random orthogonal directions).
+    online. targets : "code_words", "smoothed", "frames" (posterior only: random orthogonal directions), or "auto":
+    "smoothed" if there is no class, else "frames" over posteriors and "code_words" over other maps.
+    n_learned : bits learned from classes, the first ones. None for three quarters of them, and no more than there are
+    pairs of classes, under "frames"; else for all.
     alpha : weight of the graph, 0 to 1; a bit flips where |S·D⁻¹·L| > (1 − alpha)/alpha. n_iter : turns of smoothing.
-    feature_map : None (hyperplanes in the space of the vectors), "rbf" or "posterior" (over rbf).
+    feature_map : None (hyperplanes in the space of the vectors), "rbf", "posterior" (over rbf), or "auto": "posterior"
+    for "frames", else "rbf".
     n_components : landmarks of rbf. gamma : of rbf; None for 2 over the median squared distance.
     C : how closely to fit. ridge: 1/penalty; svm: its C; pa: the longest step; mlp: 1/penalty. None for a fair value.
     temperature : sharpening of posteriors; None for 4 (code words) or 8 (frames).
-    n_directions : how many bits differ; the others repeat them, which makes larger buckets. None for all.
     init : where to start from, and what bits keep that nothing is learned for: "lsh", "itq", or a fitted object whose
-    decision_function returns (n, n_directions) margins, such as another GRH.
+    decision_function returns (n, n_learned) margins, such as another GRH.
     power : of coordinates, signs kept; 0.5 suits histograms. unit_length : scale vectors to length 1, as for cosine.
     n_neighbors : of the neighbour graph. graph_weight : its weight where an item also has labels.
     n_hidden : units of "mlp". random_state : None, an int, or a numpy Generator.
 
     After `fit` or `partial_fit`:
     hyperplanes_ : float64 (n_bits, n_map_features), in the space of feature_map_. offsets_ : float64 (n_bits,).
-    feature_map_ : of feature_maps.py. classes_ : (n_classes,), in order of arrival. words_ : int8 (n_classes, n_bits).
-    codes_ : int8 (n, n_bits), the targets of the items of the last call, ±1, 0 where there was none.
+    feature_map_ : of feature_maps.py. classes_ : (n_classes,), in order of arrival.
+    words_ : int8 (n_classes, n_learned).
+    codes_ : int8 (n, n_learned), the targets of the items of the last call, ±1, 0 where there was none.
     """
 
     def __init__(
@@ -98,15 +107,15 @@ class GRH(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         n_bits: int = 16,
         *,
         learner: str = "ridge",
-        targets: str = "code_words",
+        targets: str = "auto",
+        n_learned: int | None = None,
         alpha: float = 0.9,
         n_iter: int = 2,
-        feature_map: str | None = "rbf",
+        feature_map: str | None = "auto",
         n_components: int = 1_000,
         gamma: float | None = None,
         C: float | None = None,
         temperature: float | None = None,
-        n_directions: int | None = None,
         init: Any = "lsh",
         power: float = 1.0,
         unit_length: bool = True,
@@ -118,6 +127,7 @@ class GRH(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         self.n_bits = n_bits
         self.learner = learner
         self.targets = targets
+        self.n_learned = n_learned
         self.alpha = alpha
         self.n_iter = n_iter
         self.feature_map = feature_map
@@ -125,7 +135,6 @@ class GRH(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         self.gamma = gamma
         self.C = C
         self.temperature = temperature
-        self.n_directions = n_directions
         self.init = init
         self.power = power
         self.unit_length = unit_length
@@ -151,10 +160,10 @@ class GRH(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
                 why="hyperplanes are learned from what tells classes apart",
                 remedy="give items of two classes or more, or no labels",
             )
-        self._begin(x)
-        if affinity is None and len(classes) and self.targets != "smoothed":
+        self._begin(x, len(classes) if affinity is None else 0)
+        if affinity is None and len(classes) and self._targets != "smoothed":
             self._learn_words(x, classes, member, EPOCHS)
-        elif self.feature_map == "posterior":
+        elif self._kind == "posterior":
             raise UnlearnableError("feature_map is 'posterior' without classes", remedy="give labels, or take 'rbf'")
         else:
             self.classes_ = classes
@@ -177,32 +186,38 @@ class GRH(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
             raise UnlearnableError("partial_fit requires y, but y is None", remedy="give labels; -1 where unknown")
         found, member = read_labels(y, len(x))
         if first:
-            self._begin(x)
+            expected = found if classes is None else read_labels(classes, len(classes))[0]
+            self._begin(x, max(2, len(expected)))
             if classes is not None:
-                expected = read_labels(classes, len(classes))[0]
                 self._book.meet(expected, sp.csr_array((0, len(expected))))
         elif not hasattr(self, "words_"):
             raise UnlearnableError("a model fitted to a graph cannot learn online", remedy="fit it with labels")
         self._learn_words(x, found, member, REPEATS)
         return self
 
-    def _begin(self, x: Matrix) -> None:
-        """Forget everything; fix the feature map and the hyperplanes to start from."""
+    def _begin(self, x: Matrix, n_classes: int) -> None:
+        """Forget everything; fix the feature map, and the hyperplanes to start from and to put beside."""
         for name in ("words_", "classes_"):
             if hasattr(self, name):
                 delattr(self, name)
         self._rng = np.random.default_rng(self.random_state)
         self._seed = int(self._rng.integers(2**31))
         self._online: Ridge | PassiveAggressive | None = None
-        width = self.n_directions or self.n_bits
-        self._book = ClassBook(width, self._seed, frames=self.targets == "frames")
+        self._resolve(n_classes)
+        width = learned_bits(self.n_bits, self.n_learned, self._targets, n_classes)
+        self._book = ClassBook(width, self._seed, frames=self._targets == "frames")
         prepared = fit_prepared(x, self.power, self.unit_length)
         self._base: Prepared | Nystrom = prepared
-        if self.feature_map is not None:
+        if self._kind is not None:
             self._base = fit_nystrom(prepared, x, self._rng, self.n_components, self.gamma)
         self._first = (np.zeros((width, 0)), np.zeros(width))
-        if self.feature_map != "posterior":
+        if self._kind != "posterior":
             self._first = first_hyperplanes(self.init, self._base, x, width, self._rng)
+        self._rest = rest_hyperplanes(prepared, x, self.n_bits - width, self._seed)
+
+    def _resolve(self, n_classes: int) -> None:
+        """What "auto" stands for."""
+        self._kind, self._targets = resolved(self.feature_map, self.targets, n_classes > 0)
 
     def _learn_words(self, x: Matrix, found: NDArray[Any], member: sp.csr_array, passes: int) -> None:
         """Fit codes or classes that are given by labels."""
@@ -211,7 +226,7 @@ class GRH(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         own = member[labelled]
         codes = self._book.targets(own)
         features = self._base.features(x[labelled]).astype(np.float64)
-        if self.feature_map == "posterior":
+        if self._kind == "posterior":
             if not len(self._book.classes):
                 raise UnlearnableError("no item has a label, and classes is None", remedy="label some, or give classes")
             if self._online is not None:
@@ -225,11 +240,11 @@ class GRH(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
             if base is self._base:
                 weights = np.where(active[:, None], weights, self._first[0])
                 offsets = np.where(active, offsets, self._first[1])
-            self._set(base, weights, offsets)
+            self._set(x, base, weights, offsets)
         self.classes_ = self._book.classes
-        self.words_ = self._tiled(self._book.words.T).T
-        self.codes_ = np.zeros((len(x), self.n_bits), dtype=np.int8)
-        self.codes_[labelled] = self._tiled(codes.T).T
+        self.words_ = self._book.words
+        self.codes_ = np.zeros((len(x), codes.shape[1]), dtype=np.int8)
+        self.codes_[labelled] = codes
 
     def _learn_smoothed(self, x: Matrix, graph: Graph) -> None:
         """The paper's turns: smooth the codes, fit hyperplanes, take the sides that items are on."""
@@ -250,8 +265,8 @@ class GRH(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
             base, weights, offsets = fitted, new, new_offsets
             now = signs(in_rows(base, x, weights, offsets))
         self._online = None
-        self._set(base, weights, offsets)
-        self.codes_ = self._tiled(codes.T.astype(np.int8)).T
+        self._set(x, base, weights, offsets)
+        self.codes_ = codes.astype(np.int8)
 
     def _graph(self, x: Matrix, member: sp.csr_array, affinity: Any) -> Graph:
         given = None if affinity is None else AffinityGraph(affinity)
@@ -291,7 +306,7 @@ class GRH(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         self, x: Matrix, base: Prepared | Nystrom | Hidden, weights: NDArray[np.float64], offsets: NDArray[np.float64]
     ) -> None:
         # scores are fitted to ±1, and differ by twice what scores fitted to 0 and 1 would
-        temperature = (self.temperature or TEMPERATURE[self.targets]) / 2.0
+        temperature = (self.temperature or TEMPERATURE[self._targets]) / 2.0
         count = len(weights)
         raw = Posterior(base, weights, offsets, temperature, np.zeros(count))
         mean = in_rows(raw, x, np.eye(count), np.zeros(count)).mean(axis=0, dtype=np.float64)
@@ -301,20 +316,19 @@ class GRH(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
             share = min(1.0, len(x) / min(self._book.counts.sum() + 1.0, WINDOW))
             mean = known + share * (mean - known)
         self._set(
+            x,
             Posterior(base, weights, offsets, temperature, mean),
             self._book.directions,
             np.zeros(len(self._book.directions)),
         )
 
-    def _set(self, feature_map: FeatureMap, weights: NDArray[np.float64], offsets: NDArray[np.float64]) -> None:
-        self.feature_map_ = feature_map
-        self.hyperplanes_ = self._tiled(weights)
-        self.offsets_ = self._tiled(offsets)
+    def _set(self, x: Matrix, learned: SingleMap, weights: NDArray[np.float64], offsets: NDArray[np.float64]) -> None:
+        self.feature_map_: FeatureMap = learned
+        if len(self._rest[1]):
+            self.feature_map_, weights, offsets = put_beside(learned, weights, offsets, self._rest, x)
+        self.hyperplanes_ = weights
+        self.offsets_ = offsets
         self._n_features_out = self.n_bits
-
-    def _tiled(self, bits: NDArray[Any]) -> NDArray[Any]:
-        """Rows of the distinct bits, repeated up to n_bits."""
-        return np.ascontiguousarray(bits[np.arange(self.n_bits) % len(bits)])
 
     # ---- hashing
 
@@ -358,6 +372,7 @@ class GRH(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
             arrays["words"] = self.words_
         if self._online is not None:
             arrays |= {"first.weights": self._first[0], "first.offsets": self._first[1]}
+            arrays |= {"rest.weights": self._rest[0], "rest.offsets": self._rest[1]}
             arrays |= {"book." + name: value for name, value in self._book.to_arrays().items()}
             arrays |= {"online." + name: value for name, value in self._online.to_arrays().items()}
         return arrays
@@ -372,11 +387,8 @@ class GRH(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         except (KeyError, TypeError, ValueError) as error:
             raise IntegrityError("a GRH model's arrays are not those of one", why=str(error)) from error
         model.feature_map_ = map_from_arrays(arrays)
-        base: Any = model.feature_map_
-        while isinstance(base, (Posterior, Hidden)):
-            base = base.base
-        model._base = base
-        model.n_features_in_ = len(base.base.mean if isinstance(base, Nystrom) else base.mean)
+        model._base = first_map(model.feature_map_)
+        model.n_features_in_ = len(prepared_of(model._base).mean)
         model._n_features_out = model.n_bits
         model._seed = model.random_state
         model._online = None
@@ -384,7 +396,9 @@ class GRH(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
             model.words_ = arrays["words"]
         if "first.weights" in arrays:
             model._first = arrays["first.weights"], arrays["first.offsets"]
+            model._rest = arrays["rest.weights"], arrays["rest.offsets"]
             model._book = ClassBook.from_arrays(_below("book.", arrays))
+            model._resolve(len(model._book.classes))
             learner = Ridge if model.learner == "ridge" else PassiveAggressive
             model._online = learner.from_arrays(_below("online.", arrays))
         return model

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from stream_hash.errors import UnlearnableError
 from stream_hash.numerics.feature_maps import Matrix, Nystrom, Prepared
 from stream_hash.numerics.learners import Hyperplanes, Ridge
-from stream_hash.numerics.unlearnable import UnlearnableError
 
 SAMPLE = 2_048
 
@@ -20,7 +20,7 @@ def first_hyperplanes(
 
     init : "lsh", Gaussian through the features' mean; "itq"; or an object whose decision_function returns margins for
     x, whose bits are then imitated by ridge regression. x : (n, n_features).
-    Raises UnlearnableError for any other, or for margins of another shape than (n, n_bits).
+    Raises UnlearnableError for margins of another shape than (n, n_bits).
     """
     if isinstance(init, str) and init == "lsh":
         mean = base.features(x[:SAMPLE]).mean(axis=0).astype(np.float64)
@@ -32,8 +32,6 @@ def first_hyperplanes(
 
         rotation = ITQ(n_bits=n_bits, random_state=int(rng.integers(2**31))).fit(features)
         return rotation.hyperplanes_, rotation.offsets_
-    if not hasattr(init, "decision_function"):
-        raise UnlearnableError(f"init is {init!r}", remedy="take 'lsh', 'itq' or a fitted model")
     margins = np.asarray(init.decision_function(x))
     if margins.shape != (len(x), n_bits):
         raise UnlearnableError(

@@ -9,11 +9,10 @@ import scipy.sparse as sp
 from conventions import checks_of
 from sklearn.base import clone
 
-from stream_hash.errors import IntegrityError
+from stream_hash.errors import IntegrityError, UnlearnableError
 from stream_hash.numerics.code_words import guaranteed_distance, least_distance
 from stream_hash.numerics.grh import GRH
 from stream_hash.numerics.tutorial import TutorialGRH
-from stream_hash.numerics.unlearnable import UnlearnableError
 
 CHECKED = [
     GRH(n_bits=8),
@@ -21,7 +20,7 @@ CHECKED = [
     GRH(n_bits=8, learner="pa"),
     GRH(n_bits=8, learner="mlp", n_hidden=8),
     GRH(n_bits=8, targets="smoothed", feature_map=None),
-    GRH(n_bits=8, feature_map="posterior", targets="frames", n_directions=5),
+    GRH(n_bits=8, feature_map="posterior", targets="frames", n_learned=5),
     TutorialGRH(n_bits=4),
 ]
 
@@ -35,7 +34,7 @@ MODELS: list[dict[str, Any]] = [
     {"learner": "mlp", "feature_map": "posterior"},
     {"feature_map": "posterior"},
     {"feature_map": "posterior", "targets": "frames"},
-    {"feature_map": "posterior", "learner": "pa", "n_directions": 7},
+    {"feature_map": "posterior", "learner": "pa", "n_learned": 7},
     {"targets": "smoothed"},
     {"targets": "smoothed", "learner": "svm", "init": "itq", "feature_map": None},
     {"targets": "smoothed", "learner": "mlp"},
@@ -150,12 +149,32 @@ def test_two_classes_are_told_apart_by_one_bit_and_the_others_keep_theirs() -> N
         assert max((bits == y[:, None]).mean(axis=0).max(), (bits != y[:, None]).mean(axis=0).max()) > 0.95
 
 
-def test_fewer_directions_than_bits_repeat_them() -> None:
+@pytest.mark.parametrize("feature_map", [None, "rbf", "posterior"])
+def test_bits_that_are_not_learned_from_classes_divide_the_items_by_angle(feature_map: str | None) -> None:
     x, y = blobs()
-    model = GRH(16, n_directions=6, random_state=0).fit(x, y)
-    bits = model.transform(x)
-    assert (bits[:, 6:12] == bits[:, :6]).all()
-    assert model.words_.shape == (5, 16)
+    model = GRH(16, n_learned=12, feature_map=feature_map, n_components=100, random_state=0).fit(x, y)
+    centred = x / np.linalg.norm(x, axis=1, keepdims=True)
+    cosines = centred @ centred.T
+    margins = model.decision_function(x)
+    agreement = ((margins[:, None, 12:] >= 0) == (margins[None, :, 12:] >= 0)).mean(axis=2)
+    same = (y[:, None] == y) & ~np.eye(len(y), dtype=bool)
+    assert np.corrcoef(agreement[same], cosines[same])[0, 1] > 0.3
+    assert margins[:, 12:].std(axis=0).mean() == pytest.approx(0.5 * margins[:, :12].std(axis=0).mean())
+    assert model.words_.shape == (5, 12)
+    learned = GRH(12, n_learned=12, feature_map=feature_map, n_components=100, random_state=0).fit(x, y)
+    assert (learned.transform(x) == model.transform(x)[:, :12]).all()
+
+
+def test_how_many_bits_are_learned_follows_from_bits_and_classes() -> None:
+    for classes, learned in ((2, 1), (3, 3), (4, 6), (8, 12)):
+        x, y = blobs(classes=classes)
+        assert GRH(16, n_components=50, random_state=0).fit(x, y).words_.shape == (classes, learned)
+
+
+def test_without_classes_codes_are_smoothed_and_with_them_posteriors_are_learned() -> None:
+    x, y = blobs()
+    assert GRH(8, n_components=50, random_state=0).fit(x, y).feature_map_.base.__class__.__name__ == "Posterior"
+    assert GRH(8, n_components=50, random_state=0).fit(x).feature_map_.__class__.__name__ == "Nystrom"
 
 
 def test_learning_starts_from_another_model() -> None:
@@ -168,7 +187,7 @@ def test_learning_starts_from_another_model() -> None:
 
 def test_code_words_are_far_apart_and_are_the_targets() -> None:
     x, y = blobs()
-    model = GRH(16, random_state=0).fit(x, y)
+    model = GRH(16, targets="code_words", random_state=0).fit(x, y)
     assert least_distance(model.words_) >= guaranteed_distance(5, 16)
     assert (model.codes_ == model.words_[y]).all()
 
@@ -281,13 +300,13 @@ def test_items_without_labels_change_nothing_that_was_learned(learner: str, feat
         ({}, {"X": np.ones((400, 12))}, "all 400 vectors are the same"),
         ({}, {"y": np.zeros(3)}, "3 labels for 400 items"),
         ({}, {"X": np.full((400, 12), np.nan)}, "NaN"),
-        ({"n_bits": 2}, {}, "5 classes cannot have different codes of 2 bits"),
+        ({"n_bits": 2, "targets": "code_words"}, {}, "5 classes cannot have different codes of 2 bits"),
         ({"n_bits": 0}, {}, "n_bits is 0"),
         ({"alpha": 1.5}, {}, "alpha is 1.5"),
         ({"C": -1.0}, {}, "C is -1.0"),
         ({"learner": "forest"}, {}, "learner is 'forest'"),
-        ({"n_directions": 20}, {}, "n_directions is 20"),
-        ({"targets": "frames"}, {}, "frames"),
+        ({"n_learned": 20}, {}, "n_learned is 20"),
+        ({"targets": "frames", "feature_map": "rbf"}, {}, "frames"),
         ({"targets": "smoothed", "feature_map": "posterior"}, {}, "smoothed"),
         ({"feature_map": "posterior"}, {"y": None}, "without classes"),
         ({"init": "pca"}, {}, "init is 'pca'"),
