@@ -3,6 +3,7 @@
     python -m benchmarks.ingest     producer to searchable against raw SET + SADD; memory an item
     python -m benchmarks.query      a query against a bare SUNION + MGET; radius against precision and recall
     python -m benchmarks.startup    `stream-hash --help` against importing scikit-learn
+    python -m benchmarks.simulation the protocol under simulated faults; each of its rules taken out
 
 Each prints a table to standard error, and one JSON object to standard output or to `--json FILE`. Read dataset
 (what is indexed), services (the processes around it) and report (medians, the machine) first.

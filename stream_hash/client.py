@@ -17,6 +17,7 @@ from stream_hash.service.handle import IndexHandle
 from stream_hash.service.items import Item, delete_items, get_items, label_items
 from stream_hash.service.search import Answer, Plan, Searcher
 from stream_hash.service.status import Buried, dead_letters, index_status
+from stream_hash.service.training_status import generation_rows
 from stream_hash.service.verify import Report, verify
 from stream_hash.settings import IndexSettings, Label, check_name
 from stream_hash.storage.connection import redis_errors
@@ -137,6 +138,11 @@ class Index:
         """Settings, generations, counts and the ledger's balance, as plain JSON values."""
         with redis_errors():
             return index_status(self._handle)
+
+    def generations(self) -> list[dict[str, Any]]:
+        """The generations and the runs of training, oldest first, as plain JSON values."""
+        with redis_errors():
+            return generation_rows(self._handle)
 
     def dead_letters(self, limit: int = 100) -> list[Buried]:
         """What was accepted and no worker could store, with the reason: the oldest ones, up to `limit`."""

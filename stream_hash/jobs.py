@@ -1,4 +1,4 @@
-"""The jobs a hash worker knows, by exact dotted name. Nothing else is ever run."""
+"""The jobs that workers know, by exact dotted name: hash workers some, trainers others. Nothing else is ever run."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ from typing import Final
 from redis import exceptions
 
 from stream_hash.clock import now_milliseconds
+from stream_hash.errors import GenerationGoneError, IndexMissingError
+from stream_hash.queue import APPLY_BATCH, BUILD_CHUNK, TRAIN, chunk_of
 from stream_hash.service.context import Context
 from stream_hash.service.ingest import apply_batch as apply_to
+from stream_hash.service.reindex import build_chunk as build
+from stream_hash.service.schedule import Trainers
 
 log = logging.getLogger("stream_hash.jobs")
 
@@ -40,4 +44,27 @@ def apply_batch(context: Context, index: str, batch: str) -> None:
         raise
 
 
-FUNCTIONS: Final[Mapping[str, Callable[[Context, str, str], None]]] = {"stream_hash.jobs.apply_batch": apply_batch}
+def build_chunk(context: Context, index: str, argument: str) -> None:
+    """Put a chunk of items into the generation that is being built; when it is not (any more), nothing is done."""
+    chunk = chunk_of(argument)
+    try:
+        build(context.index(index), *chunk)
+    except (IndexMissingError, GenerationGoneError) as error:
+        # Whoever asked is gone, or is somewhere else by now. The next job opens the index anew.
+        context.forget(index)
+        log.info("chunk %s of index %s is not built: %s", argument, index, error)
+
+
+def train(trainers: Trainers, index: str, argument: str) -> None:
+    """Train an index as a request says, and re-index it if a generation comes of it."""
+    trainers.asked(index, argument)
+
+
+FUNCTIONS: Final[Mapping[str, Callable[[Context, str, str], None]]] = {
+    APPLY_BATCH: apply_batch,
+    BUILD_CHUNK: build_chunk,
+}
+"""What a hash worker may be asked for."""
+
+TRAINER_FUNCTIONS: Final[Mapping[str, Callable[[Trainers, str, str], None]]] = {TRAIN: train}
+"""What a trainer may be asked for."""

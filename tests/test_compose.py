@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
+
+from stream_hash.cli import COMMANDS
+from stream_hash.queue.safe_job import JOB_TIMEOUT_SECONDS
 
 ROOT = Path(__file__).parents[1]
 COMPOSE = (ROOT / "docker-compose.yml").read_text()
@@ -11,6 +15,21 @@ COMPOSE = (ROOT / "docker-compose.yml").read_text()
 
 def test_the_server_without_a_password_is_published_to_this_machine_only() -> None:
     assert re.findall(r"^ +ports:\n((?: +- .*\n)+)", COMPOSE, re.MULTILINE) == ['      - "127.0.0.1:6379:6379"\n']
+
+
+def test_every_service_of_ours_runs_a_command_that_there_is_and_as_it_is_meant_to() -> None:
+    services = dict(
+        re.findall(r"^  ([a-z-]+):\n    <<: \*stream-hash\n    command: (\[.*\])\n    deploy:\n", COMPOSE, re.MULTILINE)
+    )
+    commands = {name: json.loads(command) for name, command in services.items()}
+    assert commands == {"hash-worker": ["stream-hash", "worker"], "trainer": ["stream-hash", "trainer"]}
+    assert {command[1] for command in commands.values()} <= set(COMMANDS)
+    assert re.findall(r"replicas: (\d+)", COMPOSE) == ["2", "1"]
+
+
+def test_a_worker_has_the_time_to_end_what_it_is_doing() -> None:
+    (seconds,) = set(re.findall(r"stop_grace_period: (\d+)s", COMPOSE.partition("services:")[0]))
+    assert int(seconds) > JOB_TIMEOUT_SECONDS
 
 
 def test_the_builder_is_sent_what_the_image_copies_and_nothing_else() -> None:

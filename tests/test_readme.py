@@ -13,7 +13,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
-VARYING = re.compile(r"pid \d+|unix://\S+|\d+(\.\d+)? ms|\d+ (items )?in \d+ buckets|\d+ not empty")
+VARYING = re.compile(
+    r"pid \d+|unix://\S+|\d+(\.\d+)? ms|\d+ (items )?in \d+ buckets|\d+ not empty|from \d+ items|[+-]?\b0\.\d{3}\b"
+)
 """What differs from machine to machine and from run to run."""
 
 

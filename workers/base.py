@@ -273,6 +273,11 @@ class StreamWorker(SimpleWorker):
                 logger.warning("worker %s: no heartbeat: %s", self.name, error)
             finished.wait(self._lease_seconds / 6)
 
+    @property
+    def stopping(self) -> bool:
+        """Whether it was told to stop: a long job looks here between its steps."""
+        return self._stop_requested
+
     def stop(self) -> None:
         """Leave after the job in hand. May be called from any thread, and from a signal handler."""
         self._stop_requested = True

@@ -1,4 +1,4 @@
-"""The hash workers of a data directory: a supervisor that belongs to the directory, not to whoever started it.
+"""The workers of a data directory, and its trainer: a supervisor of its own, that outlives whoever started it.
 
 It holds, beside the embedded server's own files::
 
@@ -48,10 +48,11 @@ _PYTHON: Final = (sys.executable, "-P", "-m")
 
 @dataclass(frozen=True)
 class FleetStatus:
-    """A running fleet. pid : of its supervisor. processes : how many workers it keeps alive."""
+    """A running fleet. pid : of its supervisor. processes, trainers : how many of these it keeps alive."""
 
     pid: int
     processes: int
+    trainers: int = 0
 
 
 class Fleet:
@@ -64,7 +65,13 @@ class Fleet:
         self.log = self._directory / "workers.log"
 
     def start(
-        self, processes: int, url: str, broker_url: str | None = None, *, timeout_seconds: float = 15.0
+        self,
+        processes: int,
+        url: str,
+        broker_url: str | None = None,
+        *,
+        trainers: int = 0,
+        timeout_seconds: float = 15.0,
     ) -> FleetStatus:
         """Have the fleet running; one that runs already is left as it is, whatever its size.
 
@@ -80,7 +87,7 @@ class Fleet:
                 if lock is not None:
                     if launched:
                         raise self._failure("the supervisor of the workers ended as soon as it was started")
-                    self._launch(lock, processes, url, broker_url or url)
+                    self._launch(lock, [processes, trainers], url, broker_url or url)
                     launched = True
             if time.monotonic() >= deadline:
                 raise self._failure(f"the supervisor of the workers does not answer after {timeout_seconds:g} s")
@@ -109,21 +116,27 @@ class Fleet:
         return self._ask(b"status")
 
     def wait_until_working(
-        self, broker: Any, processes: int, *, besides: Collection[str] = (), timeout_seconds: float = 30.0
+        self,
+        broker: Any,
+        processes: int,
+        *,
+        trainers: int = 0,
+        besides: Collection[str] = (),
+        timeout_seconds: float = 30.0,
     ) -> None:
-        """Return when as many hash workers as `processes` give signs of life on the queue of `broker`.
+        """Return when as many hash workers as `processes`, and `trainers`, give signs of life on `broker`.
 
         besides : names of workers that do not count. Raises StreamHashError after `timeout_seconds`.
         """
-        from stream_hash.queue import HASH_QUEUE, live_workers  # costs a supervisor a tenth of a second
+        from stream_hash.queue import HASH_QUEUE, TRAIN_QUEUE, live_workers  # costs a supervisor a tenth of a second
         from stream_hash.storage.connection import redis_errors
 
-        def working() -> int:
+        def working(queue: str) -> int:
             with redis_errors():
-                return sum(worker.name not in besides for worker in live_workers(broker, HASH_QUEUE))
+                return sum(worker.name not in besides for worker in live_workers(broker, queue))
 
         deadline = time.monotonic() + timeout_seconds
-        while working() < processes:
+        while working(HASH_QUEUE) < processes or working(TRAIN_QUEUE) < trainers:
             if time.monotonic() >= deadline:
                 raise self._failure(f"the workers are not at work after {timeout_seconds:g} s")
             time.sleep(POLL_SECONDS)
@@ -147,12 +160,12 @@ class Fleet:
             return FleetStatus(**json.loads(answer))
         return None
 
-    def _launch(self, lock: int, processes: int, url: str, broker_url: str) -> None:
+    def _launch(self, lock: int, sizes: list[int], url: str, broker_url: str) -> None:
         environment = {**os.environ, "STREAM_HASH_URL": url, "STREAM_HASH_BROKER_URL": broker_url}
         # What this process imports from, wherever the child works; without it, -P would hide a source tree.
         environment["PYTHONPATH"] = os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path)
         environment.pop(PIPE_VARIABLE, None)
-        command = [*_PYTHON, "workers.detached", str(self._socket), str(processes)]
+        command = [*_PYTHON, "workers.detached", str(self._socket), *map(str, sizes)]
         if not launch(command, lock=lock, log=self.log, environment=environment):
             raise self._failure("the supervisor of the workers cannot be started")
 
@@ -165,7 +178,7 @@ class Fleet:
         )
 
 
-def main(socket_path: str, processes: int) -> int:
+def main(socket_path: str, processes: int, trainers: int) -> int:
     """The supervisor itself. Its starter's lock is open already, and stays so until this process ends."""
     if os.fork():
         os._exit(0)  # the starter waits for this one, and nobody for the other
@@ -174,8 +187,9 @@ def main(socket_path: str, processes: int) -> int:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(socket_path)
         listener.listen()
-        supervisor = Supervisor([*_PYTHON, "workers.hash_worker"], processes)
-        status = FleetStatus(os.getpid(), processes)
+        beside = [[*_PYTHON, "workers.trainer_worker"]] * trainers
+        supervisor = Supervisor([*_PYTHON, "workers.hash_worker"], processes, beside=beside)
+        status = FleetStatus(os.getpid(), processes, trainers)
         threading.Thread(target=_answer, args=(listener, asdict(status)), name="answers", daemon=True).start()
         code = supervisor.run()
         Path(socket_path).unlink(missing_ok=True)
@@ -196,4 +210,4 @@ def _answer(listener: socket.socket, status: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], int(sys.argv[2])))
+    sys.exit(main(sys.argv[1], *map(int, sys.argv[2:4])))

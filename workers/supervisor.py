@@ -37,8 +37,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class _Slot:
-    """The place of one child: the process in it, and when the next may follow."""
+    """The place of one child: what it runs, the process in it, and when the next may follow."""
 
+    command: list[str]
     process: subprocess.Popen[bytes] | None = None
     started: float = 0.0
     due: float = 0.0
@@ -46,18 +47,21 @@ class _Slot:
 
 
 class Supervisor:
-    """Runs `processes` children of `command`, each with `environment` added to this process's own."""
+    """Runs `processes` children of `command`, each with `environment` added to this process's own.
+
+    beside : commands of which one child each is run as well.
+    """
 
     def __init__(
         self,
         command: Sequence[str],
         processes: int,
         *,
+        beside: Sequence[Sequence[str]] = (),
         environment: Mapping[str, str] | None = None,
         grace_seconds: float = GRACE_SECONDS,
     ) -> None:
-        self._command = list(command)
-        self._slots = [_Slot() for _ in range(processes)]
+        self._slots = [_Slot(list(one)) for one in [command] * processes + list(beside)]
         self._environment = dict(environment or {})
         self._grace_seconds = grace_seconds
         self._stopped_at: float | None = None
@@ -136,7 +140,7 @@ class Supervisor:
                 slot.started = moment
                 try:
                     slot.process = subprocess.Popen(  # noqa: S603 - a command of this project, and no shell
-                        self._command,
+                        slot.command,
                         env={**os.environ, **self._environment, PIPE_VARIABLE: str(lifeline)},
                         pass_fds=(lifeline,),
                         stdin=subprocess.DEVNULL,

@@ -1,7 +1,7 @@
 """The command line: parse, call the API, print.
 
 Read options (what every command takes), output and failures (what every command does), then a module for
-each group of commands: index, items, ingest, query, server, worker, demo.
+each group of commands: index, items, ingest, query, training, server, worker, demo.
 
 Rules
 1. Data on stdout, everything else on stderr; with --json one object a line, errors still on stderr.
@@ -32,9 +32,14 @@ COMMANDS: Final = {
     "label": ("items", "Label items."),
     "status": ("index", "Show the server, or one index."),
     "verify": ("index", "Check every invariant of an index."),
+    "train": ("training", "Learn hash functions from labels, and swap them in."),
+    "generations": ("training", "List the generations, and what became of each training."),
+    "rollback": ("training", "Go back to an earlier generation."),
+    "reindex": ("training", "Go on with a re-index that was interrupted."),
     "evaluate": ("evaluate", "Compare ways of hashing on a labelled file."),
     "worker": ("worker", "Run hash workers in the foreground."),
-    "up": ("server", "Start the embedded server and hash workers."),
+    "trainer": ("worker", "Run a trainer in the foreground."),
+    "up": ("server", "Start the embedded server, hash workers and a trainer."),
     "down": ("server", "Stop the embedded server and its workers."),
     "demo": ("demo", "Show the whole service at work on real data."),
 }

@@ -78,7 +78,7 @@ def demo(keep: bool, url: str | None, data_dir: Path | None, as_json: bool) -> i
 
 def _kept(data_dir: Path | None) -> Connections:
     environment = embedded_environment(data_dir=data_dir)
-    start(environment, WORKERS)
+    start(environment, WORKERS, trainer=False)  # it would learn in the middle of what is measured
     return opened(environment)
 
 

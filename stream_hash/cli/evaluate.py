@@ -126,7 +126,7 @@ def evaluate(
 
     --index fills an index for each method and searches it; it ranks by the cosine of the vectors as they
     are. An index of this release hashes by hyperplanes alone: a method with a feature map is refused there.
-    Learned models go live in indexes of your own with the next release.
+    What is learned from an index's own labels goes live by `stream-hash train`.
 
     Exit code 3 when some rows were left out.
 

@@ -116,12 +116,26 @@ def _print_index(found: dict[str, Any], as_json: bool) -> None:
         json_line(found)
         return
     generations = found.pop("generations")
-    building = found.pop("building")
-    rows = [(key.replace("_", " "), value) for key, value in found.items()]
-    pairs([*rows, ("building", ", ".join(map(str, building)) or "-")])
+    pairs([(key.replace("_", " "), _value(key, value)) for key, value in found.items()])
     if generations:
         line("")
         table(["generation", "kind", "created", "sha256"], [_generation(record) for record in generations])
+
+
+def _value(key: str, value: Any) -> object:
+    """What stands behind a name, in words."""
+    if value is None or value == []:
+        return "-"
+    if key in {"building", "retiring"}:
+        return ", ".join(map(str, value))
+    if key == "reindex":
+        rate = f", {value['rate']:.0f} items/s" if value["rate"] else ""
+        return f"generation {value['generation']}: {value['done']} of {value['items']} items{rate}"
+    if key == "trainer":
+        return f"{value['doing'] or 'beginning'} ({value['holder']})"
+    if key == "training":
+        return f"{_moment(value['started'])}, {value['decision']}: {value['reason']}"
+    return value
 
 
 def _print_dead(letters: list[Buried], as_json: bool) -> None:
@@ -142,10 +156,13 @@ def _ids(ids: list[str]) -> str:
 
 
 def _generation(record: dict[str, Any]) -> list[object]:
+    return [record["generation"], record["kind"], _moment(record["created"]), record["sha256"][:12]]
+
+
+def _moment(seconds: float) -> str:
     from datetime import UTC, datetime
 
-    created = datetime.fromtimestamp(record["created"], UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    return [record["generation"], record["kind"], created, record["sha256"][:12]]
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def _print_server(found: dict[str, Any]) -> None:
@@ -158,6 +175,7 @@ def _print_server(found: dict[str, Any]) -> None:
             ("engine", f"{server['engine']} {server['version']}, {server['mode']}"),
             ("memory", f"{server['memory_bytes'] / 1e6:.1f} MB" + (f" of {most / 1e6:.1f} MB" if most else "")),
             ("workers", f"{len(workers)} alive, {busy} busy"),
+            ("trainers", f"{len(found['trainers'])} alive"),
             ("queued", f"{found['queued']} batches"),
         ]
     )

@@ -34,6 +34,14 @@ format_option = click.option(
     help="npy, npz, mat, fvecs, jsonl or csv; auto goes by the name, else by the first bytes.",
 )
 
+throttle_option = click.option(
+    "--throttle",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Share of the time in which a re-index is worked on.",
+)
+
 
 def server_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """--url, --broker-url and --data-dir, handed to the command as one `environment`."""

@@ -1,4 +1,4 @@
-"""up, down: the embedded server and its hash workers."""
+"""up, down: the embedded server, its hash workers and its trainer."""
 
 from __future__ import annotations
 
@@ -16,24 +16,28 @@ from stream_hash.storage.server import EmbeddedServer, ServerStatus
 from workers.detached import Fleet, FleetStatus
 
 
-@click.command(short_help="Start the embedded server and hash workers.")
+@click.command(short_help="Start the embedded server, hash workers and a trainer.")
 @click.option("--workers", type=click.IntRange(0, 256), default=2, show_default=True, help="Worker processes.")
+@click.option("--trainer/--no-trainer", default=True, show_default=True, help="Whether to learn from labels, too.")
 @data_dir_option
 @click.option("--broker-url", help="Server of the queue, if it is another one.")
 @json_option
 @click.pass_context
-def up(ctx: click.Context, workers: int, data_dir: Path | None, broker_url: str | None, as_json: bool) -> None:
-    """Start the embedded server and hash workers, which then run until `stream-hash down`.
+def up(
+    ctx: click.Context, workers: int, trainer: bool, data_dir: Path | None, broker_url: str | None, as_json: bool
+) -> None:
+    """Start the embedded server, hash workers and a trainer, which then run until `stream-hash down`.
 
-    They belong to the data directory: what runs there already is left as it is.
+    They belong to the data directory: what runs there already is left as it is. With --workers 0 there is the
+    server alone.
 
     \b
     Example:
       stream-hash up --workers 4
     """
     environment = embedded_environment(broker_url=broker_url, data_dir=data_dir)
-    server, fleet = start(environment, workers)
-    running = fleet.processes if fleet else 0
+    server, fleet = start(environment, workers, trainer=trainer)
+    running, trainers = (fleet.processes, fleet.trainers) if fleet else (0, 0)
     if running != workers and ctx.get_parameter_source("workers") == ParameterSource.COMMANDLINE:
         where = data_dir_words(environment)
         again = f"stream-hash down{where} && stream-hash up{where} --workers {workers}"
@@ -47,12 +51,14 @@ def up(ctx: click.Context, workers: int, data_dir: Path | None, broker_url: str 
                 "version": server.version,
                 "directory": str(server.directory),
                 "workers": running,
+                "trainers": trainers,
                 "supervisor": fleet.pid if fleet else None,
             }
         )
         return
     line(f"server   {server.url} (pid {server.pid}, {server.engine} {server.version})")
-    line(f"workers  {running}" + (f" (supervisor's pid {fleet.pid})" if fleet else ""))
+    also = f" and a trainer (supervisor's pid {fleet.pid})" if trainers and fleet else ""
+    line(f"workers  {running}" + (also or (f" (supervisor's pid {fleet.pid})" if fleet else "")))
 
 
 def embedded_environment(*, data_dir: Path | None, broker_url: str | None = None) -> Environment:
@@ -67,7 +73,7 @@ def embedded_environment(*, data_dir: Path | None, broker_url: str | None = None
     return environment
 
 
-def start(environment: Environment, workers: int) -> tuple[ServerStatus, FleetStatus | None]:
+def start(environment: Environment, workers: int, *, trainer: bool) -> tuple[ServerStatus, FleetStatus | None]:
     """Have the server of a data directory and its workers running, and the workers at work."""
     with progress("starting the server") as show:
         server = EmbeddedServer(environment.data_dir).start()
@@ -75,9 +81,9 @@ def start(environment: Environment, workers: int) -> tuple[ServerStatus, FleetSt
         status = fleet.status()
         if workers and status is None:
             show(f"starting {workers} workers")
-            status = fleet.start(workers, server.url, environment.broker_url)
+            status = fleet.start(workers, server.url, environment.broker_url, trainers=int(trainer))
         if status:
-            fleet.wait_until_working(opened(environment).broker, status.processes)
+            fleet.wait_until_working(opened(environment).broker, status.processes, trainers=status.trainers)
     return server, status
 
 
@@ -85,7 +91,7 @@ def start(environment: Environment, workers: int) -> tuple[ServerStatus, FleetSt
 @data_dir_option
 @json_option
 def down(data_dir: Path | None, as_json: bool) -> None:
-    """Stop the hash workers, which finish what they are doing, and then the embedded server.
+    """Stop the hash workers and the trainer, which finish what they are doing, and then the embedded server.
 
     What was accepted and not yet hashed is kept in the data directory.
 

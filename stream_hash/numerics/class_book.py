@@ -12,9 +12,9 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from stream_hash.errors import UnlearnableError
 from stream_hash.numerics.code_words import distinct_columns, extend_words
 from stream_hash.numerics.directions import extend_directions, frame_directions
-from stream_hash.numerics.unlearnable import UnlearnableError
 
 
 class ClassBook:

@@ -16,7 +16,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_hash.numerics.unlearnable import UnlearnableError
+from stream_hash.errors import UnlearnableError
 
 POOL = 4_096
 """Words to choose from for longer codes; for codes of at most 12 bits the pool is all words."""

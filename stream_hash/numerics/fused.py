@@ -31,8 +31,8 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.model_selection import KFold
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from stream_hash.errors import UnlearnableError
 from stream_hash.numerics.labels import read_labels
-from stream_hash.numerics.unlearnable import UnlearnableError
 
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8)
 

@@ -46,8 +46,9 @@ class Model:
     the signature's; before them come those of the tables, tables · bits of them, unless there is a network.
 
     mean : (dimension,) float32. scale : largest norm of an item about the mean, used by `inner` only.
-    network : its outputs are the margins of the tables' bits, table after table; None for hyperplanes. Under `inner`
-    items and queries go through it alike, as the vectors that they are.
+    network : its outputs are the margins of the tables' bits, dealt out: output j is a bit of table j mod tables, so
+    that each table has its share of the first and of the last; None for hyperplanes. Under `inner` items and queries
+    go through it alike, as the vectors that they are.
     """
 
     metric: Metric
@@ -84,7 +85,9 @@ class Model:
     def _encode(self, vectors: NDArray[np.float32], *, query: bool) -> Encoded:
         embedded = self._embedded.margins(vectors, query=query)
         own = embedded.shape[1] - SIGNATURE_BITS
-        margins = embedded[:, :own] if self.network is None else self.network.margins(vectors)
+        margins = embedded[:, :own]
+        if self.network is not None:
+            margins = dealt(self.network.margins(vectors).T, self.tables).T
         codes = pack_bits((margins >= 0).reshape(-1, self.bits)).reshape(len(vectors), self.tables)
         return Encoded(codes, pack_bits(embedded[:, own:] >= 0), margins.astype(np.float32))
 
@@ -130,6 +133,11 @@ class Model:
             scale=scale,
             network=network,
         )
+
+
+def dealt(rows: NDArray[Any], tables: int) -> NDArray[Any]:
+    """Rows by table, dealt out as cards are: row j goes to table j mod tables. len(rows) is a multiple of tables."""
+    return np.concatenate([rows[table::tables] for table in range(tables)])
 
 
 def lsh_model(settings: IndexSettings, sample: NDArray[np.float32]) -> Model:

@@ -7,7 +7,7 @@ networks", Complex Systems 1988), or one without the radial functions:
     z = y − mean
     h_j = exp(−gamma·‖z − landmark_j‖²)          where there are landmarks; else h = z
     h ← max(0, W·h + b) or softmax(W·h + b)      for each layer but the last
-    margins = W·h + b
+    margins = W·h + b, and after them V·z + v       where some bits are plain hyperplanes
 
 A bit must not depend on what else was in the batch. So all rows go through float32 matrix products; those with a margin
 closer to zero than rounding can have moved it go through float64 ones; and what is doubtful still is computed one
@@ -18,7 +18,7 @@ How far rounding can have moved a margin: rounding.py.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Final, Literal, TypeAlias, get_args
 
@@ -62,7 +62,7 @@ class _Numbers:
     twice: Floats  # 2·gamma·landmarks
     squares: Floats  # gamma·‖landmark‖²
     powers: Floats  # squares of the first layer's weights
-    weights: list[Floats]
+    weights: list[Floats]  # of every layer, then of what is plain
     offsets: list[Floats]
 
 
@@ -71,6 +71,7 @@ class Network:
     """mean : (dimension,) float32. landmarks : (n_landmarks, dimension) float32, about the mean, or None.
 
     gamma : of the radial functions; 0 without landmarks. layers : one or more, the last with then = "none".
+    plain : hyperplanes in the space of z, whose margins come after those of the layers; then = "none".
     """
 
     power: float
@@ -79,6 +80,7 @@ class Network:
     landmarks: NDArray[np.float32] | None
     gamma: float
     layers: tuple[Layer, ...]
+    plain: Layer | None = None
 
     @property
     def dimension(self) -> int:
@@ -86,7 +88,11 @@ class Network:
 
     @property
     def n_out(self) -> int:
-        return len(self.layers[-1].offsets)
+        return len(self.layers[-1].offsets) + (0 if self.plain is None else len(self.plain.offsets))
+
+    @property
+    def _steps(self) -> tuple[Layer, ...]:
+        return self.layers if self.plain is None else (*self.layers, self.plain)
 
     @cached_property
     def _single(self) -> _Numbers:
@@ -106,8 +112,8 @@ class Network:
 
     @cached_property
     def _lengths(self) -> list[NDArray[np.float64]]:
-        """‖w‖ of every row of every layer."""
-        return [np.linalg.norm(layer.weights.astype(np.float64), axis=1) for layer in self.layers]
+        """‖w‖ of every row of every layer, then of what is plain."""
+        return [np.linalg.norm(layer.weights.astype(np.float64), axis=1) for layer in self._steps]
 
     @cached_property
     def _reach(self) -> float:
@@ -125,8 +131,8 @@ class Network:
             (2 * self.gamma * exact).astype(dtype),
             (self.gamma * np.square(exact).sum(axis=1)).astype(dtype),
             np.square(self.layers[0].weights.astype(dtype)),
-            [layer.weights.astype(dtype) for layer in self.layers],
-            [layer.offsets.astype(dtype) for layer in self.layers],
+            [layer.weights.astype(dtype) for layer in self._steps],
+            [layer.offsets.astype(dtype) for layer in self._steps],
         )
 
     def margins(self, vectors: Floats) -> NDArray[np.float64]:
@@ -157,17 +163,20 @@ class Network:
         y = powered(x, self.power)
         if self.unit_length:
             y = y / (np.sqrt((y * y).sum()) or 1.0)
-        h = y - self._double.mean
+        z = h = y - self._double.mean
         if self.landmarks is not None:
             apart = self._exact_landmarks - h
             h = np.exp(-self.gamma * (apart * apart).sum(axis=1))
-        for layer, weights, offsets in zip(self.layers, self._double.weights, self._double.offsets, strict=True):
+        # what is plain has numbers and is no layer
+        for layer, weights, offsets in zip(self.layers, self._double.weights, self._double.offsets, strict=False):
             h = (weights * h).sum(axis=1) + offsets
             if layer.then == "relu":
                 h = np.maximum(h, 0.0)
             elif layer.then == "softmax":
                 h = np.exp(h - h.max())
                 h = h / h.sum()
+        if self.plain is not None:
+            h = np.concatenate([h, (self._double.weights[-1] * z).sum(axis=1) + self._double.offsets[-1]])
         return np.asarray(h)
 
     def _rounded(self, x: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -175,15 +184,12 @@ class Network:
         numbers = self._single if x.dtype == np.float32 else self._double
         unit = float(np.finfo(x.dtype).eps) / 2
         h, error = self._centred(x, numbers, unit)
+        plain = None if self.plain is None else self._affine(h, error, numbers, len(self.layers), unit)
         apart: NDArray[np.float64] | None = None
         if self.landmarks is not None:
             h, error, apart = self._radial(h, error, numbers, unit)
         for number, layer in enumerate(self.layers):
-            raw = product(h, numbers.weights[number])
-            raw += numbers.offsets[number]
-            terms = min(PIECE, h.shape[1])
-            reach = error + accumulated(terms + 4, unit) * (norms(h) + error) + h.shape[1] * np.finfo(x.dtype).tiny
-            errors = np.multiply.outer(reach, self._lengths[number]) + 2 * unit * np.abs(numbers.offsets[number])
+            raw, errors = self._affine(h, error, numbers, number, unit)
             if apart is not None:
                 errors += apart
                 apart = None
@@ -191,8 +197,20 @@ class Network:
                 h, error = np.maximum(raw, 0).astype(x.dtype), norms(errors) + unit * norms(raw)
             elif layer.then == "softmax":
                 h, error = softmax(raw, errors.max(axis=1), x.dtype)
+        if plain is not None:
+            raw, errors = np.hstack([raw, plain[0]]), np.hstack([errors, plain[1]])
         # float64: the exact margins are themselves rounded as much
         return raw, errors * (1.01 if x.dtype == np.float32 else 3.0)
+
+    def _affine(
+        self, h: Floats, error: NDArray[np.float64], numbers: _Numbers, step: int, unit: float
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """W·h + b of a step, and a bound on the error of each. error : of h, in Euclidean norm."""
+        raw = product(h, numbers.weights[step])
+        raw += numbers.offsets[step]
+        terms = min(PIECE, h.shape[1])
+        reach = error + accumulated(terms + 4, unit) * (norms(h) + error) + h.shape[1] * np.finfo(h.dtype).tiny
+        return raw, np.multiply.outer(reach, self._lengths[step]) + 2 * unit * np.abs(numbers.offsets[step])
 
     def _centred(self, x: Floats, numbers: _Numbers, unit: float) -> tuple[Floats, NDArray[np.float64]]:
         """z, and a bound on its error in Euclidean norm."""
@@ -249,8 +267,8 @@ class Network:
         if self.landmarks is not None:
             arrays[prefix + "landmarks"] = self.landmarks
         for number, layer in enumerate(self.layers):
-            arrays |= {f"{prefix}{number}.weights": layer.weights, f"{prefix}{number}.offsets": layer.offsets}
-        return arrays
+            arrays |= _layer_arrays(f"{prefix}{number}.", layer)
+        return arrays if self.plain is None else arrays | _layer_arrays(prefix + "plain.", self.plain)
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], prefix: str = "network.") -> Network:
@@ -267,12 +285,23 @@ class Network:
             width = len(landmarks)
         layers = []
         for number, step in enumerate(steps):
-            weights = stored_float32(arrays, f"{prefix}{number}.weights", (-1, width))
-            width = len(weights)
-            offsets = stored_float32(arrays, f"{prefix}{number}.offsets", (width,))
-            layers.append(Layer(weights, offsets, step))  # type: ignore[arg-type]  # one of Activation, as seen above
+            layer = _stored_layer(arrays, f"{prefix}{number}.", width)
+            width = len(layer.offsets)
+            layers.append(replace(layer, then=step))  # type: ignore[arg-type]  # one of Activation, as seen above
+        plain = None
+        if any(name.startswith(prefix + "plain.") for name in arrays):
+            plain = _stored_layer(arrays, prefix + "plain.", len(mean))
         unit_length = bool(stored_array(arrays, prefix + "unit_length", "b", 0))
-        return cls(power, unit_length, mean, landmarks, gamma, tuple(layers))
+        return cls(power, unit_length, mean, landmarks, gamma, tuple(layers), plain)
+
+
+def _layer_arrays(prefix: str, layer: Layer) -> dict[str, NDArray[Any]]:
+    return {prefix + "weights": layer.weights, prefix + "offsets": layer.offsets}
+
+
+def _stored_layer(arrays: Mapping[str, NDArray[Any]], prefix: str, width: int) -> Layer:
+    weights = stored_float32(arrays, prefix + "weights", (-1, width))
+    return Layer(weights, stored_float32(arrays, prefix + "offsets", (len(weights),)))
 
 
 def _doubtful(margins: NDArray[np.float64], slack: NDArray[np.float64]) -> NDArray[np.intp]:

@@ -29,7 +29,7 @@ from sklearn.decomposition import PCA
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from stream_hash.numerics.unlearnable import UnlearnableError
+from stream_hash.errors import UnlearnableError
 
 
 class ITQ(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no types

@@ -18,10 +18,10 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from stream_hash.errors import UnlearnableError
 from stream_hash.numerics.graph import LabelGraph
 from stream_hash.numerics.labels import read_labels
 from stream_hash.numerics.learners import svm_hyperplanes
-from stream_hash.numerics.unlearnable import UnlearnableError
 
 
 class TutorialGRH(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no types

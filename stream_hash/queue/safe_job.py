@@ -1,4 +1,4 @@
-"""A job as far as we trust one: a function's name, an index name and a batch id.
+"""A job as far as we trust one: a function's name, an index name, and what that function may be given.
 
 Rules
 1. What is not read cannot hurt. Of a job hash six fields are read, each bounded on the server before it is
@@ -22,11 +22,12 @@ from rq.results import Result
 from rq.serializers import JSONSerializer
 
 from stream_hash.errors import UsageError
+from stream_hash.queue.arguments import check_argument
 from stream_hash.queue.bounded import decompress, read_fields
 from stream_hash.settings import check_name
 
 JobFunction: TypeAlias = Callable[[Any, str, str], None]
-"""What a worker runs: it is given the worker's context, the index name and the batch id."""
+"""What a worker runs: it is given the worker's context, the index name and the argument (arguments.py)."""
 
 JOB_TIMEOUT_SECONDS: Final = 120
 FAILURE_SECONDS: Final = 3_600
@@ -36,7 +37,7 @@ MAX_RETRIES: Final = 100
 
 MAX_FIELD_BYTES: Final = 4_096
 MAX_DATA_BYTES: Final = 4_096
-"""Room for a function name and two names of 64 characters, several times over."""
+"""Room for a function name, a name and the longest argument, several times over."""
 
 ID: Final = re.compile(r"[A-Za-z0-9_-]{1,160}")
 """RQ's own pattern, with an end; ours have at most 133 characters."""
@@ -56,7 +57,7 @@ class MalformedJobError(NoSuchJobError):
 
 
 class SafeJob(Job):
-    """RQ's Job that can only carry `(function name, index name, batch id)`."""
+    """RQ's Job that can only carry `(function name, index name, argument)`."""
 
     _status_of: ClassVar[Mapping[str, JobStatus]] = {status.value: status for status in JobStatus}
 
@@ -171,14 +172,14 @@ class SafeJob(Job):
 
 
 def _parse_call(data: bytes) -> tuple[str, list[str]]:
-    """The function name and the two arguments from `["name", null, ["index", "batch"], {}]`."""
+    """The function name and the two arguments from `["name", null, ["index", "argument"], {}]`."""
     name, instance, arguments, keywords = json.loads(data)
     if not isinstance(name, str) or instance is not None or keywords != {} or not isinstance(arguments, list):
         raise ValueError("it is no call of a function with arguments")
-    index, batch = arguments
-    if not isinstance(index, str) or not isinstance(batch, str):
-        raise TypeError("its arguments are not two names")
-    return name, [check_name(index), check_name(batch, "batch id")]
+    index, argument = arguments
+    if not isinstance(index, str) or not isinstance(argument, str):
+        raise TypeError("its arguments are not two texts")
+    return name, [check_name(index), check_argument(name, argument)]
 
 
 def _whole(raw: bytes, low: int, high: int) -> int:

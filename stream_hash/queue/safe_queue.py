@@ -22,17 +22,14 @@ from typing import Any, Final
 from redis import Redis, ResponseError
 from rq.defaults import RQ_KEY_PREFIX
 from rq.exceptions import DequeueTimeout, NoSuchJobError
-from rq.job import Job, Retry
+from rq.job import Job
 from rq.queue import Queue
 from rq.serializers import JSONSerializer
 
 from stream_hash.errors import StreamHashError
 from stream_hash.queue.broker import tag_of
-from stream_hash.queue.safe_job import FAILURE_SECONDS, ID, JOB_TIMEOUT_SECONDS, MalformedJobError, SafeJob
+from stream_hash.queue.safe_job import ID, MalformedJobError, SafeJob
 from stream_hash.settings import check_name
-
-APPLY_BATCH: Final = "stream_hash.jobs.apply_batch"
-"""The one function a producer asks for; workers look it up in their own table."""
 
 MALFORMED_SECONDS: Final = 7 * 24 * 3_600
 
@@ -141,40 +138,6 @@ def malformed_key(name: str) -> str:
     """Where a malformed key is kept, in the hash slot of RQ's own keys: RENAME does not cross slots."""
     tag = tag_of(RQ_KEY_PREFIX)
     return f"sh:malformed-job:{tag}:{name}" if tag else f"sh:malformed-job:{name}"
-
-
-def job_id_of(index: str, batch_id: str) -> str:
-    """The id of the job that applies a batch. Two batches never share one: the index's length ends it.
-
-    Raises UsageError when either is not a name.
-    """
-    return f"{check_name(index)}-{check_name(batch_id, 'batch id')}-{len(index)}"
-
-
-def enqueue_batch(queue: SafeQueue, index: str, batch_id: str) -> str:
-    """Ask for a batch to be applied: one round trip. Returns the job's id. May be repeated.
-
-    Raises UsageError when either name is not one. Errors of redis-py pass through.
-    """
-    job = SafeJob.create(
-        APPLY_BATCH,
-        (index, batch_id),
-        id=job_id_of(index, batch_id),
-        connection=queue.connection,
-        origin=queue.name,
-        description="apply a batch",
-        timeout=JOB_TIMEOUT_SECONDS,
-        result_ttl=0,
-        failure_ttl=FAILURE_SECONDS,
-        # Without an interval: RQ loses a job that waits for its interval when a worker is killed.
-        retry=Retry(max=3),
-    )
-    with queue.connection.pipeline() as pipeline:
-        # Whatever stands there, of whatever type, would be merged with ours.
-        pipeline.delete(job.key)
-        queue.enqueue_job(job, pipeline=pipeline)
-        pipeline.execute()
-    return job.id
 
 
 def waiting_ids(broker: Redis, queue: SafeQueue) -> set[str]:

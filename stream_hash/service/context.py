@@ -30,6 +30,10 @@ class Context:
             self._handles[name] = IndexHandle(self.client, name)
         return self._handles[name]
 
+    def forget(self, name: str) -> None:
+        """Open the index anew the next time."""
+        self._handles.pop(name, None)
+
     def sweep(self) -> int:
         """Sweep every index; what is wrong with one does not keep the others waiting.
 
@@ -46,7 +50,7 @@ class Context:
                     lambda index, batch: enqueue_batch(queue, index, batch),
                 )
             except IndexMissingError:
-                self._handles.pop(name, None)  # listed, and not yet created or wiped
+                self.forget(name)  # listed, and not yet created or wiped
             except (StreamHashError, exceptions.ResponseError):
                 log.exception("index %s could not be swept", name)
         return enqueued

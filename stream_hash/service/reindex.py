@@ -14,7 +14,7 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
-from stream_hash.errors import IntegrityError, UsageError
+from stream_hash.errors import GenerationGoneError, IntegrityError, UsageError
 from stream_hash.service.handle import FIRST_GENERATION, IndexHandle
 from stream_hash.storage.generations import (
     CHUNK,
@@ -68,12 +68,16 @@ def build_chunk(handle: IndexHandle, partition: int, generation: int, chunk: int
         return False
     if built and not again:
         return True
+    try:
+        model = handle.model(generation)
+    except GenerationGoneError:
+        return False  # it was given up since, and forgotten
     numbers = np.arange(chunk * CHUNK, (chunk + 1) * CHUNK, dtype=np.int64)
     step = max(1, min(CHUNK, READ_BYTES // (4 * handle.settings.dimension)))
     for start in range(0, CHUNK, step):
         # read only now: a write that came after it was begun put its item there itself
         values = handle.reader.values([(partition, numbers[start : start + step])])[0]
-        hashed = handle.model(generation).encode(values.vectors)
+        hashed = model.encode(values.vectors)
         places = encode_places(hashed.codes, hashed.signatures, handle.settings)
         last = start + step >= CHUNK
         if handle.generations.put(partition, generation, chunk, values.numbers, values.sequences, places, last=last):

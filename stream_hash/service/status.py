@@ -6,16 +6,17 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from stream_hash.errors import IntegrityError
-from stream_hash.queue import HASH_QUEUE, SafeQueue, WorkerInfo, live_workers
+from stream_hash.queue import HASH_QUEUE, TRAIN_QUEUE, SafeQueue, WorkerInfo, live_workers
 from stream_hash.service.connections import Connections
 from stream_hash.service.handle import IndexHandle
+from stream_hash.service.training_status import training_status
 from stream_hash.storage.codec import decode_batch
 from stream_hash.storage.connection import greeting, is_cluster, redis_errors
 from stream_hash.storage.store import index_names
 
 
 def server_status(connections: Connections) -> dict[str, Any]:
-    """The server or cluster, the hash workers that are alive, the batches that wait, and every index."""
+    """The server or cluster, the workers and trainers that are alive, the batches that wait, and every index."""
     workers = hash_workers(connections)
     with redis_errors():
         nodes = _nodes(connections.client)
@@ -30,10 +31,15 @@ def server_status(connections: Connections) -> dict[str, Any]:
                 "memory_bytes": sum(info["used_memory"] for info in memory),
                 "max_memory_bytes": sum(info["maxmemory"] for info in memory),
             },
-            "workers": [{"host": worker.hostname, "pid": worker.pid, "state": worker.state} for worker in workers],
+            "workers": [_process(worker) for worker in workers],
+            "trainers": [_process(trainer) for trainer in live_workers(connections.broker, TRAIN_QUEUE)],
             "queued": SafeQueue(HASH_QUEUE, connection=connections.broker).count,
             "indexes": [_summary(handle) for handle in handles],
         }
+
+
+def _process(worker: WorkerInfo) -> dict[str, Any]:
+    return {"host": worker.hostname, "pid": worker.pid, "state": worker.state}
 
 
 def hash_workers(connections: Connections) -> list[WorkerInfo]:
@@ -50,7 +56,7 @@ def _nodes(client: Any) -> list[Any]:
 
 
 def index_status(handle: IndexHandle) -> dict[str, Any]:
-    """Settings, generations, counts and the ledger's balance."""
+    """Settings, generations, counts, the ledger's balance, and how learning stands."""
     summary = _summary(handle)
     states = handle.states
     live = [(p, state.live) for p, state in enumerate(states) if state.live]
@@ -60,7 +66,7 @@ def index_status(handle: IndexHandle) -> dict[str, Any]:
     largest = max((int(counts.max()) for tables in directories for _, counts in tables if len(counts)), default=0)
     return {
         **summary,
-        "building": sorted({state.building for state in states if state.building}),
+        **training_status(handle),
         "generations": [asdict(record) for record in handle.models.records()],
         "buckets": buckets,
         "mean_bucket": round(members / buckets, 2) if buckets else 0.0,

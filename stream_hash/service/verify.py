@@ -22,6 +22,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
+from stream_hash.errors import GenerationGoneError
 from stream_hash.service.handle import IndexHandle
 from stream_hash.settings import NUMBER_BITS
 from stream_hash.storage.codec import Values
@@ -137,9 +138,13 @@ class _Partition:
         bucket each item has to be.
         """
         settings = self._handle.settings
+        try:
+            model = self._handle.model(generation)
+        except GenerationGoneError:
+            return  # it went out of use since, and was forgotten
         stored = self._handle.reader.places(self._partition, generation, first, FETCH_VALUES)
         rows = values.numbers - first
-        hashed = self._handle.model(generation).encode(values.vectors)
+        hashed = model.encode(values.vectors)
         differs = (stored[rows] != encode_places(hashed.codes, hashed.signatures, settings)).any(axis=1)
         placed = decode_places(stored[rows], settings)
         if generation != self._handle.states[self._partition].live:
@@ -255,7 +260,10 @@ class _Partition:
                 self._say(f"item {item_id!r} has no place in generation {generation}")
 
     def _settle_place(self, item_id: str, value: Values, generation: int, place: ItemPlace) -> None:
-        hashed = self._handle.model(generation).encode(value.vectors)
+        try:
+            hashed = self._handle.model(generation).encode(value.vectors)
+        except GenerationGoneError:
+            return  # it went out of use since, and was forgotten
         if (place.codes, place.signature) != (hashed.codes[0].tolist(), int(hashed.signatures[0])):
             self._say(
                 f"item {item_id!r} is stored under codes that are not the hash of its vector, generation {generation}"

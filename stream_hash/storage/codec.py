@@ -113,6 +113,11 @@ def _value_type(dimension: int, dtype: VectorType) -> np.dtype[np.void]:
     return np.dtype([("sequence", "<u8"), ("vector", _DTYPES[dtype], (dimension,))])
 
 
+def id_offset(dimension: int, dtype: VectorType) -> int:
+    """Where in a value its id begins."""
+    return _value_type(dimension, dtype).itemsize
+
+
 def encode_values(
     sequences: NDArray[np.int64], vectors: NDArray[np.float32], ids: Sequence[str], dtype: VectorType
 ) -> list[bytes]:

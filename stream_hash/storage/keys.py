@@ -22,9 +22,12 @@ Of an index, under `sh:{N}:`
 | dead           | hash   | dead letter: first sequence number → JSON header, newline, batch payload     |
 | counters       | hash   | accepted, applied, dead: items since the index was created                   |
 | trainer        | hash   | token (the newest trainer's), holder, until (Unix milliseconds), target: the |
-|                |        | generation that every partition shall have live                              |
+|                |        | generation that every partition shall have live; asked (Unix seconds) and    |
+|                |        | asked_why: when somebody last asked for training                             |
 | learner        | string | a trainer's state, with the cursor up to which it has learned                |
 | runs           | list   | JSON records of the last 100 runs of training, newest first                  |
+| progress       | string | JSON: what the trainer is doing, for people; expires                         |
+| answer:R       | string | JSON: what became of request R to train; expires after an hour               |
 
 Of a partition, under `sh:{N:p}:`
 
@@ -96,6 +99,13 @@ class IndexKeys:
     @property
     def runs(self) -> str:
         return self.prefix + "runs"
+
+    @property
+    def progress(self) -> str:
+        return self.prefix + "progress"
+
+    def answer(self, request: str) -> str:
+        return f"{self.prefix}answer:{request}"
 
     @property
     def pending(self) -> str:

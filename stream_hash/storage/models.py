@@ -57,12 +57,16 @@ class Models:
 
     def publish(
         self, generation: int, arrays: Mapping[str, NDArray[Any]], *, kind: str, created: float
-    ) -> GenerationRecord:
-        """Publish `arrays` as the model of `generation`, unless one stands already. Returns what stands."""
+    ) -> GenerationRecord | None:
+        """Publish `arrays` as the model of `generation`, unless one stands already.
+
+        Returns what stands; None when the generation was forgotten since.
+        """
         raw, sha256 = encode_model(arrays)
         text = GenerationRecord(generation, sha256, kind, created).to_json()
         keys = [self._keys.generations, self._keys.model(generation)]
-        return GenerationRecord.from_json(generation, self._scripts("publish", keys, [generation, text, raw]))
+        standing = self._scripts("publish", keys, [generation, text, raw])
+        return None if standing is None else GenerationRecord.from_json(generation, standing)
 
     def load(self, generation: int) -> dict[str, NDArray[Any]]:
         """The arrays of a generation's model.

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from stream_hash.errors import IntegrityError
 from stream_hash.settings import NUMBER_BITS, IndexSettings
-from stream_hash.storage.codec import Record, Values, decode_record, decode_values
+from stream_hash.storage.codec import Record, Values, decode_record, decode_values, id_offset
 from stream_hash.storage.connection import Client, is_cluster
 from stream_hash.storage.keys import IndexKeys, PartitionKeys, partition_of
 from stream_hash.storage.places import BLOCK, split_block
@@ -30,6 +30,12 @@ UNION_KEYS: Final = 8_192
 
 FETCH_VALUES: Final = 1_024
 """Values in one MGET: about 2 MB of 512-dimensional float32."""
+
+FETCH_LABELLED: Final = 4_096
+"""Labelled items named in one call, ids of values in one round trip: 2 to 4 ms of server time."""
+
+FETCH_RECORDS: Final = 1_024
+"""Records in one HMGET: about 1 ms of server time."""
 
 DIRECTORY_AT_ONCE: Final = 65_536
 """Directories up to this size are read by one HGETALL (all of 16 bits), larger ones by HSCAN."""
@@ -183,6 +189,44 @@ class Reader:
             found.append(decode_values(numbers, blobs, self._settings.dimension, self._settings.dtype))
         return found
 
+    def labelled(
+        self, partition: int, *, below: int, count: int, above: int = 0
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Item numbers of labelled items, the newest label first, and the sequence numbers of their labels.
+
+        below, above : only labels of sequence numbers between, neither included. count : at most so many.
+        """
+        key = self._keys.partition(partition).labelled
+        found: list[tuple[bytes, float]] = []
+        while len(found) < count:
+            most = f"({below if not found else int(found[-1][1])}"
+            room = min(FETCH_LABELLED, count - len(found))
+            piece = self._client.zrevrangebyscore(key, most, f"({above}", start=0, num=room, withscores=True)
+            found += piece
+            if len(piece) < room:
+                break
+        numbers = np.array([int(number) for number, _ in found], dtype=np.int64)
+        return numbers, np.array([int(score) for _, score in found], dtype=np.int64)
+
+    def count_labelled(self, *, above: int, below: int) -> int:
+        """How many items have a label of a sequence number between, neither included; in one round trip."""
+        pipeline = self._client.pipeline(transaction=False)
+        for partition in range(self._settings.partitions):
+            pipeline.zcount(self._keys.partition(partition).labelled, f"({above}", f"({below}")
+        return int(sum(pipeline.execute()))
+
+    def ids(self, partition: int, numbers: NDArray[np.int64]) -> list[str | None]:
+        """The ids of items, None where there is none; their vectors stay on the server."""
+        prefix = self._keys.partition(partition).prefix + "value:"
+        start = id_offset(self._settings.dimension, self._settings.dtype)
+        found: list[str | None] = []
+        for first in range(0, len(numbers), FETCH_LABELLED):
+            pipeline = self._client.pipeline(transaction=False)
+            for number in numbers[first : first + FETCH_LABELLED].tolist():
+                pipeline.getrange(f"{prefix}{number}", start, -1)
+            found += [text.decode() if text else None for text in pipeline.execute()]
+        return found
+
     def scan_values(self, partition: int) -> Iterator[Values]:
         """All values of a partition by ascending item number, a bounded piece at a time."""
         given = self.sizes()[partition][1]
@@ -204,12 +248,17 @@ class Reader:
         by_partition: dict[int, list[int]] = {}
         for position, item_id in enumerate(ids):
             by_partition.setdefault(partition_of(item_id, self._settings.partitions), []).append(position)
+        pieces = [
+            (partition, positions[start : start + FETCH_RECORDS])
+            for partition, positions in by_partition.items()
+            for start in range(0, len(positions), FETCH_RECORDS)
+        ]
         pipeline = self._client.pipeline(transaction=False)
-        for partition, positions in by_partition.items():
+        for partition, positions in pieces:
             pipeline.hmget(self._keys.partition(partition).records, [ids[p] for p in positions])
         found: list[Record | None] = [None] * len(ids)
         replies = pipeline.execute() if ids else []
-        for positions, texts in zip(by_partition.values(), replies, strict=True):
+        for (_, positions), texts in zip(pieces, replies, strict=True):
             for position, text in zip(positions, texts, strict=True):
                 found[position] = decode_record(text) if text is not None else None
         return found

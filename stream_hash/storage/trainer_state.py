@@ -109,6 +109,18 @@ class TrainerState:
         state = [] if learner is None else [learner]
         return bool(self._call("trainer_checkpoint", token, *record, RUNS_KEPT, *state)[1])
 
+    def ask(self, why: str, *, now: float) -> None:
+        """Ask for training. No token: whoever sees the need may ask, and later wishes replace earlier ones.
+
+        why : a few words. now : Unix seconds. A wish is granted by any run of training that began later.
+        """
+        self._client.hset(self._keys.trainer, mapping={"asked": repr(float(now)), "asked_why": why})
+
+    def asked(self) -> tuple[float, str] | None:
+        """When training was last asked for (Unix seconds), and why."""
+        when, why = self._client.hmget(self._keys.trainer, "asked", "asked_why")
+        return (float(when), (why or b"").decode()) if when else None
+
     def learner(self) -> bytes | None:
         """The learner's state that was stored last."""
         stored: bytes | None = self._client.get(self._keys.learner)

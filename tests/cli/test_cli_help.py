@@ -25,7 +25,8 @@ def command(name: str) -> click.Command:
 def test_every_command_of_the_contract_is_there() -> None:
     assert set(COMMANDS) == {
         *("create", "ingest", "query", "get", "delete", "label"),
-        *("status", "verify", "evaluate", "worker", "up", "down", "demo"),
+        *("train", "generations", "rollback", "reindex"),
+        *("status", "verify", "evaluate", "worker", "trainer", "up", "down", "demo"),
     }
 
 
@@ -71,8 +72,9 @@ def test_help_imports_nothing_heavy(variables: dict[str, str], args: list[str]) 
     assert done.stdout.splitlines()[-1] == "LOADED"
 
 
-def test_a_query_imports_neither_scikit_learn_nor_scipy(variables: dict[str, str]) -> None:
-    code = "import sys, stream_hash.cli.query; print('LOADED', *sorted({'sklearn', 'scipy'} & set(sys.modules)))"
+@pytest.mark.parametrize("module", ["cli.query", "cli.index", "cli.training", "cli.worker", "jobs"])
+def test_only_what_trains_imports_scikit_learn_and_scipy(variables: dict[str, str], module: str) -> None:
+    code = f"import sys, stream_hash.{module}; print('LOADED', *sorted({{'sklearn', 'scipy'}} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=True)
     assert done.stdout == "LOADED\n"
 
@@ -91,6 +93,14 @@ def test_a_query_imports_neither_scikit_learn_nor_scipy(variables: dict[str, str
         (["label", "photos", "a"], "Give ID and LABEL, or --file FILE."),
         (["label", "photos", "a", "b", "--file", "c"], "Give ID and LABEL, or --file FILE."),
         (["label", "photos"], "Give ID and LABEL, or --file FILE."),
+        (["train", "photos", "--learner", "luck"], "'luck' is not one of"),
+        (["train", "photos", "--window", "0"], "0 is not in the range"),
+        (["rollback", "photos"], "Missing argument 'GENERATION'"),
+        (["rollback", "photos", "0"], "0 is not in the range"),
+        (["reindex", "photos"], "to go on with one, give --resume."),
+        (["reindex", "photos", "--resume", "--throttle", "0"], "0.0 is not in the range"),
+        (["trainer", "--interval", "0"], "0.0 is not in the range"),
+        (["trainer", "--labels", "0"], "0 is not in the range"),
         (["worker", "--processes", "0"], "0 is not in the range"),
         (["status", "--jsno"], "No such option"),
     ],

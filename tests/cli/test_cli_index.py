@@ -88,11 +88,14 @@ def test_status_of_an_index_gives_its_settings_counts_and_balance(cli: Cli, inde
     assert list(found) == [
         *("index", "dimension", "bits", "tables", "metric", "dtype", "partitions", "seed"),
         *("items", "generation", "accepted", "applied", "pending", "pending_batches", "dead"),
-        *("building", "generations", "buckets", "mean_bucket", "largest_bucket", "last_sequence"),
+        *("building", "retiring", "reindex", "trainer", "training", "labelled", "labels_since"),
+        *("generations", "buckets", "mean_bucket", "largest_bucket", "last_sequence"),
     ]
     assert (found["items"], found["accepted"], found["applied"]) == (300, 300, 300)
     assert (found["pending"], found["dead"], found["generation"]) == (0, 0, 1)
     assert [record["kind"] for record in found["generations"]] == ["lsh"]
+    assert (found["labelled"], found["labels_since"]) == (300, 300)
+    assert (found["building"], found["retiring"], found["reindex"], found["training"]) == ([], [], None, None)
     text = cli("status", index).out
     assert "items            300\n" in text
     assert "generation  kind  created" in text
@@ -100,7 +103,7 @@ def test_status_of_an_index_gives_its_settings_counts_and_balance(cli: Cli, inde
 
 def test_status_of_the_server_names_engine_workers_queue_and_indexes(cli: Cli, index: str, working: Path) -> None:
     found = cli("status", "--json").json
-    assert list(found) == ["server", "workers", "queued", "indexes"]
+    assert list(found) == ["server", "workers", "trainers", "queued", "indexes"]
     assert list(found["server"]) == [
         *("url", "engine", "version", "mode", "primaries", "memory_bytes", "max_memory_bytes")
     ]
@@ -111,7 +114,8 @@ def test_status_of_the_server_names_engine_workers_queue_and_indexes(cli: Cli, i
     (mine,) = [other for other in found["indexes"] if other["index"] == index]
     assert (mine["items"], mine["pending"], mine["dead"]) == (300, 0, 0)
     text = cli("status").out
-    assert "workers  2 alive" in text
+    assert "workers   2 alive" in text
+    assert "trainers  0 alive" in text
     assert any(line.split()[:2] == [index, "300"] for line in text.splitlines())
 
 
@@ -171,6 +175,11 @@ def test_verify_of_a_damaged_index_ends_with_1_and_says_what_is_broken(cli: Cli,
         ["delete", "nowhere", "a"],
         ["label", "nowhere", "a", "b"],
         ["ingest", "nowhere", "-"],
+        ["train", "nowhere"],
+        ["train", "nowhere", "--no-wait"],
+        ["generations", "nowhere"],
+        ["rollback", "nowhere", "1"],
+        ["reindex", "nowhere", "--resume"],
     ],
 )
 def test_an_unknown_index_ends_with_5_and_the_command_that_makes_it(cli: Cli, args: list[str]) -> None:

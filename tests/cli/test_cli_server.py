@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from stream_hash.environment import Environment
+from stream_hash.service.asking import trainers
 from stream_hash.service.connections import Connections
 from stream_hash.service.status import hash_workers
 from stream_hash.storage.server import EmbeddedServer
@@ -40,12 +41,12 @@ def workers_at_work(url: str) -> int:
 def test_up_starts_a_server_and_workers_and_down_ends_both(invoke: Cli, directory: Path) -> None:
     started = invoke("up", "--data-dir", directory, "--json")
     assert started.code == 0
-    assert list(started.json) == ["url", "pid", "engine", "version", "directory", "workers", "supervisor"]
-    assert started.json["workers"] == 2
+    assert list(started.json) == ["url", "pid", "engine", "version", "directory", "workers", "trainers", "supervisor"]
+    assert (started.json["workers"], started.json["trainers"]) == (2, 1)
     assert started.json["directory"] == str(directory)
-    assert len(children_of(started.json["supervisor"])) == 2
+    assert len(children_of(started.json["supervisor"])) == 3
     found = invoke("status", "--data-dir", directory, "--json").json
-    assert len(found["workers"]) == 2
+    assert (len(found["workers"]), len(found["trainers"])) == (2, 1)
     assert found["indexes"] == []
 
     stopped = invoke("down", "--data-dir", directory, "--json")
@@ -72,7 +73,7 @@ def test_what_was_accepted_survives_down_and_up(invoke: Cli, directory: Path) ->
 
 
 def test_eight_that_race_start_one_server_and_one_fleet(spawn: Spawn, directory: Path) -> None:
-    racing = [spawn("up", "--data-dir", directory, "--workers", 2, "--json") for _ in range(8)]
+    racing = [spawn("up", "--data-dir", directory, "--workers", 2, "--no-trainer", "--json") for _ in range(8)]
     outcomes = [process.communicate(timeout=60) for process in racing]
     assert [process.returncode for process in racing] == [0] * 8, outcomes
     assert len({out for out, _ in outcomes}) == 1
@@ -80,6 +81,17 @@ def test_eight_that_race_start_one_server_and_one_fleet(spawn: Spawn, directory:
     assert len(children_of(supervisor)) == 2
     mine = [process.pid for process in processes() if f"workers.detached {directory}" in process.command]
     assert mine == [supervisor]
+
+
+def test_a_trainer_that_is_killed_is_started_again_and_down_ends_it(invoke: Cli, directory: Path) -> None:
+    up = invoke("up", "--data-dir", directory, "--workers", 1, "--json").json
+    connections = Connections.open(up["url"])
+    (trainer,) = trainers(connections)
+    os.kill(trainer.pid, signal.SIGKILL)
+    wait_until(lambda: {other.pid for other in trainers(connections)} - {trainer.pid}, what="another trainer")
+    (pid,) = {other.pid for other in trainers(connections)} - {trainer.pid}
+    invoke("down", "--data-dir", directory)
+    assert is_gone(pid)
 
 
 def test_up_again_leaves_what_runs_and_says_when_another_number_was_asked_for(invoke: Cli, directory: Path) -> None:
@@ -93,14 +105,14 @@ def test_up_again_leaves_what_runs_and_says_when_another_number_was_asked_for(in
 
 
 def test_up_starts_what_is_missing(invoke: Cli, directory: Path) -> None:
-    first = invoke("up", "--data-dir", directory, "--workers", 1, "--json").json
+    first = invoke("up", "--data-dir", directory, "--workers", 1, "--no-trainer", "--json").json
     os.kill(first["pid"], signal.SIGKILL)
     wait_until(lambda: is_gone(first["pid"]), what="the killed server to go")
     second = invoke("up", "--data-dir", directory, "--json").json
     assert second["pid"] != first["pid"]
     assert second["supervisor"] == first["supervisor"]
 
-    (worker,) = children_of(second["supervisor"])
+    (worker,) = children_of(second["supervisor"])  # and no trainer: what runs is left as it is
     os.kill(second["supervisor"], signal.SIGKILL)
     wait_until(lambda: is_gone(worker), what="the worker to leave with its supervisor")
     third = invoke("up", "--data-dir", directory, "--workers", 1, "--json").json
@@ -121,8 +133,11 @@ def test_up_is_a_usage_error_when_a_server_is_configured(invoke: Cli, directory:
 
 @pytest.mark.parametrize("option", ["--url", "--broker-url"])
 @pytest.mark.parametrize("url", ["redis://:hunter2@host:1", "redis://host:1?PassWord=hunter2"])
-def test_a_worker_is_not_given_a_password_that_everybody_can_read(invoke: Cli, option: str, url: str) -> None:
-    outcome = invoke("worker", option, url)
+@pytest.mark.parametrize("command", ["worker", "trainer"])
+def test_a_worker_is_not_given_a_password_that_everybody_can_read(
+    invoke: Cli, command: str, option: str, url: str
+) -> None:
+    outcome = invoke(command, option, url)
     assert (outcome.code, outcome.out) == (2, "")
     assert outcome.err.startswith("Error: a URL on the command line holds a password")
     assert f"set STREAM_HASH_{option[2:].upper().replace('-', '_')} instead" in outcome.err

@@ -12,10 +12,10 @@ import pytest
 from sklearn.datasets import load_digits
 
 from stream_hash.errors import IntegrityError, UsageError
-from stream_hash.numerics.codes import pack_bits
+from stream_hash.numerics.codes import pack_bits, unpack_bits
 from stream_hash.numerics.grh import GRH
 from stream_hash.numerics.learned import itq_signature, learned_model
-from stream_hash.numerics.model import Model, lsh_model
+from stream_hash.numerics.model import Model, dealt, lsh_model
 from stream_hash.settings import SIGNATURE_BITS, IndexSettings, Metric
 
 MAPS: list[dict[str, Any]] = [
@@ -28,7 +28,11 @@ MAPS: list[dict[str, Any]] = [
     {"learner": "mlp", "n_hidden": 16},
     {"feature_map": "posterior"},
     {"feature_map": "posterior", "learner": "mlp", "n_hidden": 16},
-    {"feature_map": "posterior", "targets": "frames", "n_directions": 9},
+    {"n_learned": 14},
+    {"n_learned": 9, "power": 0.5},
+    {"n_learned": 9, "targets": "code_words", "feature_map": "rbf"},
+    {"n_learned": 9, "targets": "code_words", "feature_map": None},
+    {"learner": "mlp", "n_hidden": 16, "n_learned": 5},
 ]
 METRICS: tuple[Metric, ...] = ("cosine", "l2", "inner")
 
@@ -52,7 +56,7 @@ def trained(metric: Metric = "cosine", **options: Any) -> tuple[IndexSettings, G
 def test_codes_are_those_of_the_estimator(metric: Metric, options: dict[str, Any]) -> None:
     x, _ = digits()
     _, grh, model = trained(metric, **options)
-    margins = grh.decision_function(x.astype(np.float64))
+    margins = dealt(grh.decision_function(x.astype(np.float64)).T, 2).T
     clear = np.abs(margins) > 1e-4 * margins.std()
     for encoded in (model.encode(x), model.encode_queries(x)):
         bits = encoded.margins >= 0
@@ -74,6 +78,20 @@ def test_a_single_vector_hashes_as_in_any_batch(options: dict[str, Any]) -> None
     for row in range(0, len(x), 40):
         alone = model.encode(x[row : row + 1])
         assert (alone.codes[0], alone.signatures[0]) == (pytest.approx(whole.codes[row]), whole.signatures[row])
+
+
+@pytest.mark.parametrize("options", [{}, {"feature_map": None, "targets": "code_words", "n_learned": 10}])
+def test_each_table_has_its_share_of_learned_bits_and_of_plain_ones(options: dict[str, Any]) -> None:
+    x, y = digits()
+    settings = IndexSettings(64, bits=4, tables=3)
+    grh = GRH(12, n_components=50, random_state=0, **options).fit(x[:600], y[:600])
+    count = len(grh.words_[0])
+    model = learned_model(settings, grh, lsh_model(settings, x).signature)
+    bits = np.hstack([unpack_bits(codes, 4) for codes in model.encode(x).codes.T])
+    order = [table + 3 * bit for table in range(3) for bit in range(4)]
+    assert (bits == (grh.decision_function(x.astype(np.float64)) >= 0)[:, order]).mean() > 0.9999
+    shares = [sum(one < count for one in order[4 * table : 4 * table + 4]) for table in range(3)]
+    assert shares == {9: [3, 3, 3], 10: [4, 3, 3]}[count]
 
 
 def test_a_linear_map_is_served_as_hyperplanes_where_the_metric_allows() -> None:

@@ -25,6 +25,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "posterior": {"landmarks": 150, "steps": ("softmax",)},
     "posterior-of-hidden": {"landmarks": 60, "steps": ("relu", "softmax")},
     "plain-hidden": {"steps": ("relu",)},
+    "posterior-beside-plain": {"landmarks": 60, "steps": ("softmax",), "beside": 3},
+    "powered-beside-plain": {"landmarks": 60, "power": 0.5, "unit_length": False, "beside": 2},
 }
 
 
@@ -35,18 +37,23 @@ def network(
     unit_length: bool = True,
     steps: tuple[Activation, ...] = (),
     gamma: float = 1.0,
+    beside: int = 0,
 ) -> Network:
     """Random; coefficients of landmarks are large and cancel, as those that are learned do."""
     rng = np.random.default_rng(seed)
     width, layers = landmarks or DIMENSION, []
     for step in (*steps, "none"):
-        size = OUTPUTS if step == "none" else 12
+        size = OUTPUTS - beside if step == "none" else 12
         weights = rng.standard_normal((size, width)).astype(np.float32)
         layers.append(Layer(weights, rng.standard_normal(size).astype(np.float32), step))
         width = size
     mean = rng.random(DIMENSION).astype(np.float32) / 5
     points = rng.standard_normal((landmarks, DIMENSION)).astype(np.float32) / 5
-    return Network(power, unit_length, mean, points if landmarks else None, gamma, tuple(layers))
+    plain = None
+    if beside:
+        weights = rng.standard_normal((beside, DIMENSION)).astype(np.float32)
+        plain = Layer(weights, rng.standard_normal(beside).astype(np.float32))
+    return Network(power, unit_length, mean, points if landmarks else None, gamma, tuple(layers), plain)
 
 
 def vectors(count: int, seed: int = 0) -> np.ndarray:
@@ -57,8 +64,10 @@ def on_a_hyperplane(one: Network, x: np.ndarray) -> Network:
     """The same, shifted so that output j of x[j] is within rounding of 0."""
     last = one.layers[-1]
     here = np.array([one._exact(row)[j] for j, row in enumerate(x[:OUTPUTS].astype(np.float64))])
-    shifted = Layer(last.weights, (last.offsets - here).astype(np.float32))
-    return replace(one, layers=(*one.layers[:-1], shifted))
+    learned = len(last.offsets)
+    shifted = Layer(last.weights, (last.offsets - here[:learned]).astype(np.float32))
+    plain = one.plain and Layer(one.plain.weights, (one.plain.offsets - here[learned:]).astype(np.float32))
+    return replace(one, layers=(*one.layers[:-1], shifted), plain=plain)
 
 
 def loops(one: Network, x: np.ndarray) -> list[float]:
@@ -66,6 +75,10 @@ def loops(one: Network, x: np.ndarray) -> list[float]:
     y = [math.copysign(abs(float(v)) ** one.power, float(v)) for v in x]
     length = math.sqrt(math.fsum(v * v for v in y)) if one.unit_length else 1.0
     h = [v / (length or 1.0) - float(m) for v, m in zip(y, one.mean, strict=True)]
+    beside = []
+    if one.plain is not None:
+        rows = zip(one.plain.weights, one.plain.offsets, strict=True)
+        beside = [math.fsum(float(w) * v for w, v in zip(row, h, strict=True)) + float(b) for row, b in rows]
     if one.landmarks is not None:
         apart = [math.fsum((a - float(b)) ** 2 for a, b in zip(h, mark, strict=True)) for mark in one.landmarks]
         h = [math.exp(-one.gamma * d) for d in apart]
@@ -77,7 +90,7 @@ def loops(one: Network, x: np.ndarray) -> list[float]:
         elif layer.then == "softmax":
             powers = [math.exp(v - max(h)) for v in h]
             h = [v / math.fsum(powers) for v in powers]
-    return h
+    return h + beside
 
 
 @pytest.mark.parametrize("kind", KINDS)

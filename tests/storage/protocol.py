@@ -284,6 +284,14 @@ def a_model_once_published_never_changes(bench: Bench) -> None:
     assert bench.models.load(1)["w"].tolist() == [1, 1, 1]
 
 
+def a_generation_that_was_forgotten_is_not_published_again(bench: Bench) -> None:
+    """By a worker that was paused before it published the first, until others had followed and it was forgotten."""
+    bench.models.publish(2, {"w": np.ones(3)}, kind="lsh", created=1.0)
+    before = bench.dump()
+    assert bench.models.publish(1, {"w": np.zeros(3)}, kind="lsh", created=2.0) is None
+    assert bench.dump() == before
+
+
 def all_tombstones_below_the_horizon_are_forgotten_at_once(bench: Bench) -> None:
     ids = [f"i{i}" for i in range(2_500 * SETTINGS.partitions)]
     mine = [i for i in ids if partition_of(i, SETTINGS.partitions) == 0]
@@ -458,6 +466,7 @@ STORE_SCENARIOS = (
     a_delete_takes_an_older_label_with_it,
     a_generation_goes_live_once,
     a_model_once_published_never_changes,
+    a_generation_that_was_forgotten_is_not_published_again,
     all_tombstones_below_the_horizon_are_forgotten_at_once,
     labelled_items_are_listed_by_the_age_of_their_label,
     members_are_exact_up_to_their_63rd_bit,

@@ -8,6 +8,7 @@ import fakeredis
 import generation_protocol
 import protocol
 import pytest
+import redis
 import trainer_protocol
 from protocol import Bench
 from redis.exceptions import ResponseError
@@ -105,7 +106,8 @@ MUTANTS = {
     "the server held against it": ("release", "if ARGV[4] == '1' then", "if false then", 0),
     "released after the end": ("release", "if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then", "if false then", 0),
     "models overwritten": ("publish", "if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then", "if true then", 0),
-    "live twice": ("activate", "== '0' then -- rule: once", "== '0' or true then", 0),
+    "a forgotten number again": ("publish", "> tonumber(ARGV[1]) then -- rule: never again", "> 2^53 then", 0),
+    "live twice": ("activate", "== '0' then -- rule", "== '0' or true then -- rule", 0),
     "tombstones by the delete alone": ("write", "digits(newest), id)", "digits(sequence), id)", 0),
     "labels older than a delete": ("write", "or sequence <= tonumber(record[SEQUENCE])\n", "\n", 0),
     "labels outlive a delete": ("write", "record[LABEL], record[LABEL_SEQUENCE] = '', '0'", "", 0),
@@ -209,13 +211,23 @@ MUTANTS = {
 
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_script_without_the_rule_is_caught(name: str) -> None:
+    scripts = scripts_without(name)
+    assert any(_fails(scenario, scripts) for scenario in _likely_first(MUTANTS[name][0]))
+
+
+def scripts_without(name: str) -> dict[str, str]:
+    """All scripts, with one rule removed."""
     script, text, replacement, occurrence = MUTANTS[name]
-    original = sources()[script]
-    parts = original.split(text)
+    parts = sources()[script].split(text)
     assert len(parts) > occurrence + 1, f"{script}.lua has no such text (any more): {text}"
     mutated = text.join(parts[: occurrence + 1]) + replacement + text.join(parts[occurrence + 1 :])
-    scripts = dict(sources()) | {script: mutated}
-    assert any(_fails(scenario, scripts) for scenario in _likely_first(script))
+    return dict(sources()) | {script: mutated}
+
+
+def test_each_mutant_is_a_script_still(real_client: redis.Redis) -> None:
+    """One that does not compile would be caught by anything."""
+    for name, (script, *_) in MUTANTS.items():
+        assert real_client.script_load(scripts_without(name)[script]), name
 
 
 def _likely_first(script: str) -> list[Callable[[Bench], None]]:

@@ -16,7 +16,7 @@ from typing import Any
 import redis
 
 from stream_hash.queue import HASH_QUEUE, SafeQueue, broker_for, enqueue_batch, job_id_of, waiting_ids
-from stream_hash.queue.safe_queue import APPLY_BATCH
+from stream_hash.queue.arguments import APPLY_BATCH
 from workers.base import StreamWorker
 from workers.supervisor import Supervisor, leave_with_supervisor
 

@@ -22,7 +22,16 @@ from rq.serializers import JSONSerializer
 from rq.timeouts import TimerDeathPenalty
 from rq.webhook import Webhook
 
-from stream_hash.queue import HASH_QUEUE, MalformedJobError, SafeJob, SafeQueue, enqueue_batch, waiting_ids
+from stream_hash.queue import (
+    BUILD_CHUNK,
+    HASH_QUEUE,
+    TRAIN,
+    MalformedJobError,
+    SafeJob,
+    SafeQueue,
+    enqueue_batch,
+    waiting_ids,
+)
 from stream_hash.queue.bounded import decompress
 from stream_hash.queue.safe_queue import malformed_key
 from tests.workers import sentinel
@@ -75,6 +84,35 @@ SET_ASIDE: dict[str, dict[str, Any]] = {
     "no arguments": job_hash(data=call(arguments=[])),
     "three arguments": job_hash(data=call(arguments=["items", "b1", "b2"])),
     "arguments that are no list": job_hash(data=call(arguments="ab")),
+    **{
+        f"a chunk that is {argument!r}": job_hash(data=call(BUILD_CHUNK, arguments=["items", argument]))
+        for argument in (
+            *("", "0:1", "0:1:2:3", "a:1:0", "-1:1:0", "0:-1:0", " 0:1:0", "0:1:0\n", "00:1:0", "0:01:0", "0:1:+2"),
+            *("0:0:0", "1024:1:0", "0:1:16384", "0:1000000000:0", "0:1:99999999999999999999", "٠:١:٠", "0:1:0\0"),
+            *("0:1e3:0", "0:0x1:0", "b1"),
+        )
+    },
+    **{
+        f"a request to train that is {argument[:60]!r}": job_hash(data=call(TRAIN, arguments=["items", argument]))
+        for argument in (
+            *("", "r1", "[]", "null", "7", '"r1"', "{}", '{"request": 7}', '{"request": "a b"}', '{"request": null}'),
+            *('{"request": "r", "learner": "os.system"}', '{"request": "r", "learner": ["pa"]}'),
+            *('{"request": "r", "window": 0}', '{"request": "r", "window": 1e3}', '{"request": "r", "window": true}'),
+            *('{"request": "r", "window": 1000001}', '{"request": "r", "window": "20000"}'),
+            *(
+                '{"request": "r", "margin": NaN}',
+                '{"request": "r", "margin": Infinity}',
+                '{"request": "r", "margin": -1}',
+            ),
+            *('{"request": "r", "margin": 1}', '{"request": "r", "margin": true}', '{"request": "r", "force": 1}'),
+            *('{"request": "r", "force": null}', '{"request": "r", "dry_run": "yes"}', '{"request": "r", "other": 1}'),
+            *('{"request": "r", "__class__": 1}', '{"request": "r", "request": "s"}', '{"request": "r"} ' + "x"),
+            *("[" * 2_000, '{"request": "r", "window": ' + "9" * 2_000 + "}", '{"request": "r", "a": {"b": []}}'),
+        )
+    },
+    "a chunk for a function of batches": job_hash(data=call(arguments=["items", "0:1:0"])),
+    "a request to train, of a hash worker": job_hash(data=call(TRAIN, arguments=["items", '{"request": "r"}'])),
+    "a chunk of an index with a brace": job_hash(data=call(BUILD_CHUNK, arguments=["a}b", "0:1:0"])),
     "arguments that are numbers": job_hash(data=call(arguments=[1, 2])),
     "arguments that are lists": job_hash(data=call(arguments=[["items"], ["b1"]])),
     "an index name with a brace": job_hash(data=call(arguments=["a}b", "b1"])),

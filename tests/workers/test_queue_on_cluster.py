@@ -20,7 +20,8 @@ USE = """
 import sys
 from redis.cluster import RedisCluster
 from stream_hash.queue import *
-from stream_hash.queue.safe_queue import APPLY_BATCH, malformed_key
+from stream_hash.queue.arguments import APPLY_BATCH
+from stream_hash.queue.safe_queue import malformed_key
 from workers.base import StreamWorker
 
 url = sys.argv[1]

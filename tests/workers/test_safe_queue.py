@@ -25,8 +25,8 @@ from stream_hash.queue import (
     live_workers,
     waiting_ids,
 )
+from stream_hash.queue.arguments import APPLY_BATCH
 from stream_hash.queue.broker import tag_of
-from stream_hash.queue.safe_queue import APPLY_BATCH
 from workers.base import StreamWorker
 
 

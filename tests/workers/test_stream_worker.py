@@ -23,7 +23,7 @@ from stream_hash.queue import (
     live_workers,
     waiting_ids,
 )
-from stream_hash.queue.safe_queue import APPLY_BATCH
+from stream_hash.queue.arguments import APPLY_BATCH
 from tests.servers import wait_until
 from workers.base import StreamWorker
 from workers.recovery import requeue_abandoned, requeue_stranded

@@ -6,10 +6,13 @@ They use `redis.call` and `cjson` and nothing else, so that they run alike on Re
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from typing import Any, Final
+
+from redis.exceptions import NoScriptError
 
 from stream_hash.storage.connection import Client
 
@@ -61,11 +64,22 @@ def sources() -> Mapping[str, str]:
 
 
 class Scripts:
-    """The scripts, bound to a client. Each call is one round trip (two after a script flush)."""
+    """The scripts, bound to a client. Each call is one round trip, two when the server has forgotten the script."""
 
     def __init__(self, client: Client, texts: Mapping[str, str] | None = None) -> None:
-        texts = sources() if texts is None else texts
-        self._bound = {name: client.register_script(text) for name, text in texts.items()}
+        self._client = client
+        self._texts = sources() if texts is None else texts
 
     def __call__(self, name: str, keys: list[str], args: list[Any]) -> Any:
-        return self._bound[name](keys=keys, args=args)
+        text = self._texts[name]
+        try:
+            return self._client.evalsha(_sha1(text), len(keys), *keys, *args)
+        except NoScriptError:
+            # not loaded first and called then, as redis-py's Script does: it may be flushed again in between
+            return self._client.eval(text, len(keys), *keys, *args)
+
+
+@cache
+def _sha1(text: str) -> str:
+    """The name under which a server knows a script."""
+    return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()

@@ -2,9 +2,16 @@
 --
 -- KEYS[1]  the index's generations   KEYS[2]  the model's key
 -- ARGV[1]  generation   ARGV[2]  JSON record with the SHA-256 of the bytes   ARGV[3]  npz bytes
--- Returns  the record that stands now
+-- Returns  the record that stands now, or nothing when the generation was forgotten since
+--
+-- Rule: a number is never used again, not even by a worker that was paused until its model was forgotten.
 
 if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then
+  for _, generation in ipairs(redis.call('HKEYS', KEYS[1])) do
+    if tonumber(generation) > tonumber(ARGV[1]) then -- rule: never again
+      return false
+    end
+  end
   redis.call('SET', KEYS[2], ARGV[3])
   redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 end

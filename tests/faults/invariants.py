@@ -1,0 +1,226 @@
+"""The invariants of an index, checked on all of its keys at one moment, by loops and without the product's verify.
+
+Only what is stored is believed: the hash of each vector is computed here, with the model that the server holds.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import oracle
+import redis
+
+from stream_hash.numerics.model import Model
+from stream_hash.settings import IndexSettings
+from stream_hash.storage.codec import Record, decode_model, decode_record
+
+BLOCK = 512
+READS = {
+    **dict.fromkeys(("settings", "sequence", "learner", "model", "batch", "receipt"), "GET"),
+    **dict.fromkeys(("value", "places", "built"), "GET"),
+    **dict.fromkeys(("generations", "sizes", "attempts", "failures", "dead", "counters", "trainer"), "HGETALL"),
+    **dict.fromkeys(("state", "records", "directory"), "HGETALL"),
+    "bucket": "SMEMBERS",
+}
+"""How the keys that are looked at are read, by the first word of their names."""
+
+Dump = dict[str, dict[str, Any]]
+"""First word of a key's name → the rest of it → content."""
+
+
+def dump(client: redis.Redis, index: str) -> tuple[Dump, list[Dump]]:
+    """The keys of an index as a whole, and of each partition."""
+    names = [key.decode() for key in client.keys(f"sh:{{{index}*")]
+    pipeline = client.pipeline(transaction=True)
+    found: dict[int, Dump] = {}
+    slots = []
+    for name in names:
+        tag, _, rest = name.partition("}:")
+        kind, _, which = rest.partition(":")
+        partition = int(tag.rpartition(":")[2]) if tag.count(":") == 2 else -1
+        if kind in READS:
+            pipeline.execute_command(READS[kind], name)
+            slots.append((partition, kind, which))
+        else:
+            found.setdefault(partition, {}).setdefault(kind, {})[which] = None
+            if kind in ("tombstones", "labelled", "pending", "leases"):
+                pipeline.zrange(name, 0, -1, withscores=True)
+                slots.append((partition, kind, which))
+            elif kind in ("free", "runs"):
+                pipeline.lrange(name, 0, -1)
+                slots.append((partition, kind, which))
+    for (partition, kind, which), reply in zip(slots, pipeline.execute(), strict=True):
+        found.setdefault(partition, {}).setdefault(kind, {})[which] = reply
+    return found.get(-1, {}), [found[p] for p in sorted(found) if p >= 0]
+
+
+@lru_cache(maxsize=512)
+def model_of(raw: bytes, sha256: str) -> Model:
+    return Model.from_arrays(decode_model(raw, sha256))
+
+
+@lru_cache(maxsize=100_000)
+def place_of(raw: bytes, sha256: str, vector: bytes) -> tuple[tuple[int, ...], int]:
+    """(codes, signature) of a vector: codes by loops, the signature by the model."""
+    model = model_of(raw, sha256)
+    row = np.frombuffer(vector, dtype="<f4")[None, :]
+    normalise = model.metric == "cosine"
+    (codes,) = oracle.naive_codes(row, model.hyperplanes, model.mean, model.tables, model.bits, normalise=normalise)
+    return tuple(codes), int(model.encode(row).signatures[0])
+
+
+def check_ledger(whole: Dump) -> None:
+    """accepted = applied + pending + dead, and of a batch that is finished nothing is left."""
+    counters = {k.decode(): int(v) for k, v in whole.get("counters", {}).get("", {}).items()}
+    pending = sum(map(int, whole.get("sizes", {}).get("", {}).values()))
+    done = counters.get("applied", 0) + counters.get("dead", 0)
+    assert counters.get("accepted", 0) == done + pending, f"the ledger does not balance: {counters}, {pending} pending"
+    assert len(whole.get("pending", {}).get("", [])) == len(whole.get("batch", {})), "a payload without its batch"
+    pending_names = {name for name, _ in whole.get("pending", {}).get("", [])}
+    for kind in ("leases", "sizes", "attempts", "failures"):
+        known = whole.get(kind, {}).get("", {})
+        names = {name for name, _ in known} if kind == "leases" else set(known)
+        assert names <= pending_names, f"{kind} of {names - pending_names}, which are not pending"
+    assert int(whole.get("sequence", {}).get("", 0)) == counters.get("accepted", 0), "numbers were given out twice"
+
+
+def check_trainer(whole: Dump) -> None:
+    """A run and what it learned are stored together, once; the target's model is there."""
+    runs = [json.loads(text)["id"] for text in whole.get("runs", {}).get("", [])]
+    assert len(set(runs)) == len(runs), f"a run is recorded twice: {runs}"
+    learned = int(whole.get("learner", {}).get("", 0))
+    assert learned == len(runs), f"{len(runs)} runs are recorded, and {learned} were learned from"
+    trainer = whole.get("trainer", {}).get("", {})
+    generations = {g.decode() for g in whole.get("generations", {}).get("", {})}
+    assert generations == set(whole.get("model", {})), "models and their records differ"
+    target = trainer.get(b"target", b"").decode()
+    assert not target or target in generations, f"the target {target} has no model"
+
+
+class Partition:
+    """One partition's keys, being checked."""
+
+    def __init__(self, keys: Dump, whole: Dump, settings: IndexSettings, chunk: int) -> None:
+        self._keys, self._settings, self._chunk = keys, settings, chunk
+        self._code_bytes = -(-settings.bits // 8)
+        self._width = 5 + settings.tables * self._code_bytes
+        self._models = {
+            g.decode(): (whole["model"][g.decode()], json.loads(text)["sha256"])
+            for g, text in whole.get("generations", {}).get("", {}).items()
+            if g.decode() in whole.get("model", {})
+        }
+        state = {k.decode(): v.decode() for k, v in self._of("state").items()}
+        self.live, self.building = state.get("live", "0"), state.get("building", "")
+        self.retiring = [g for g in state.get("retiring", "").split(",") if g]
+        self._state = state
+        self.records: dict[str, Record] = {i.decode(): decode_record(t) for i, t in self._of("records").items()}
+        self.items = {r.number: i for i, r in self.records.items() if r.number is not None}
+        self._last_sequence = int(whole.get("sequence", {}).get("", 0))
+
+    def _of(self, kind: str) -> Any:
+        return self._keys.get(kind, {}).get("", {})
+
+    def check(self) -> None:
+        self._check_items()
+        for generation in (g for g in (self.live, self.building) if g not in ("0", "")):
+            self._check_generation(generation)
+        for generation in self.retiring:
+            assert generation not in (self.live, self.building), f"generation {generation} in use is being retired"
+            self._check_directories(generation)
+        kept = {self.live, self.building, *self.retiring}
+        for kind in ("bucket", "directory", "places", "built"):
+            for rest in self._keys.get(kind, {}):
+                assert rest.split(":")[0] in kept, f"{kind}:{rest} is left of a generation that is in use no more"
+        for name in self._state:
+            assert not name.startswith("members:") or name.split(":")[1] in kept, f"{name} is left"
+
+    def _check_items(self) -> None:
+        """Records, values, numbers, tombstones and labels belong together."""
+        numbers = list(self.items)
+        assert len(numbers) == sum(r.number is not None for r in self.records.values()), "a number is used twice"
+        assert int(self._state.get("items", 0)) == len(numbers), "items are miscounted"
+        free = sorted(map(int, self._of("free") or []))
+        assert sorted(numbers + free) == list(range(int(self._state.get("next", 0)))), f"{numbers} used, {free} free"
+        values = self._keys.get("value", {})
+        assert {int(n) for n in values} == set(numbers), "values and records differ"
+        for number, item_id in self.items.items():
+            value, record = values[str(number)], self.records[item_id]
+            assert value[8 + 4 * self._settings.dimension :].decode() == item_id, f"the value of {item_id} is another's"
+            assert int.from_bytes(value[:8], "little") == record.sequence, f"{item_id}: value and record differ"
+            assert record.sequence <= self._last_sequence, f"the number of {item_id} was never given out"
+        without = {i: max(r.sequence, r.label_sequence) for i, r in self.records.items() if r.number is None}
+        tombstones = {i.decode(): int(s) for i, s in self._of("tombstones") or []}
+        assert tombstones == without, f"tombstones are {tombstones}, ids without an item {without}"
+        listed = {int(n): int(s) for n, s in self._of("labelled") or []}
+        labels = {r.number: r.label_sequence for r in self.records.values() if r.number is not None and r.label}
+        assert listed == labels, f"listed as labelled are {listed}, labels are {labels}"
+
+    def _check_generation(self, generation: str) -> None:
+        """Each item is in the bucket of its vector's hash in each table, and nothing else is anywhere."""
+        raw, sha256 = self._models[generation]
+        buckets: dict[str, set[int]] = {}
+        bitmap = self._keys.get("built", {}).get(generation) or b""
+        for number, item_id in self.items.items():
+            place = self._place(generation, number)
+            if place is None:
+                chunk = number // self._chunk
+                built = chunk // 8 < len(bitmap) and bool(bitmap[chunk // 8] & 0x80 >> chunk % 8)
+                assert generation == self.building, f"{item_id} has no place in generation {generation}"
+                assert not built, f"{item_id} is missing from a chunk said to be built, generation {generation}"
+                continue
+            vector = self._keys["value"][str(number)][8 : 8 + 4 * self._settings.dimension]
+            expected = place_of(raw, sha256, vector)
+            assert place == expected, f"{item_id} is under {place}, not {expected}, in generation {generation}"
+            for table, code in enumerate(place[0]):
+                buckets.setdefault(f"{generation}:{table}:{code}", set()).add(place[1] << 24 | number)
+        stored = {
+            name: set(map(int, members))
+            for name, members in self._keys.get("bucket", {}).items()
+            if name.split(":")[0] == generation
+        }
+        assert stored == buckets, f"buckets are {stored}, and should be {buckets}"
+        for name, block in self._keys.get("places", {}).items():
+            if name.split(":")[0] == generation:
+                assert len(block) == BLOCK * self._width, f"places:{name} was not allocated as a whole"
+                first = int(name.split(":")[1]) * BLOCK
+                occupied = {first + n for n in range(BLOCK) if block[n * self._width] & 0x80}
+                assert occupied <= set(self.items), f"places of no item: {occupied - set(self.items)}"
+        self._check_directories(generation)
+
+    def _check_directories(self, generation: str) -> None:
+        """The directory counts what each bucket holds; the partition, what the directory does."""
+        for table in range(self._settings.tables):
+            at = f"{generation}:{table}"
+            counted = {c.decode(): int(n) for c, n in self._keys.get("directory", {}).get(at, {}).items()}
+            held = {
+                name.rpartition(":")[2]: len(members)
+                for name, members in self._keys.get("bucket", {}).items()
+                if name.rpartition(":")[0] == at
+            }
+            assert counted == held, f"the directory of {at} counts {counted}, its buckets hold {held}"
+            if generation not in self.retiring:
+                members = int(self._state.get(f"members:{at}", 0))
+                assert members == sum(held.values()), f"{members} members counted, {sum(held.values())} held, {at}"
+
+    def _place(self, generation: str, number: int) -> tuple[tuple[int, ...], int] | None:
+        block = self._keys.get("places", {}).get(f"{generation}:{number // BLOCK}") or b""
+        place = block[number % BLOCK * self._width :][: self._width]
+        if not place or not place[0] & 0x80:
+            return None
+        starts = range(5, self._width, self._code_bytes)
+        codes = tuple(int.from_bytes(place[s : s + self._code_bytes], "big") for s in starts)
+        return codes, int.from_bytes(place[:5], "big") - (1 << 39)
+
+
+def check(client: redis.Redis, index: str, settings: IndexSettings, chunk: int) -> list[Partition]:
+    """Assert every invariant at this moment. chunk : item numbers in a chunk. Returns the partitions."""
+    whole, partitions = dump(client, index)
+    check_ledger(whole)
+    check_trainer(whole)
+    looked_at = [Partition(keys, whole, settings, chunk) for keys in partitions]
+    for partition in looked_at:
+        partition.check()
+    return looked_at

@@ -1,0 +1,147 @@
+"""The protocol with one rule taken out, of a script or of the Python around it: the simulation must notice.
+
+The scripts' mutants are those of test_protocol.py, where each is caught by a scenario made for it. Here nothing is made
+for any of them, but the faults. Left out, by name and with the reason, are those that no order of events can show.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import FunctionType, ModuleType
+from typing import Any
+
+import test_protocol
+
+from stream_hash.service import ingest, reindex, search, sweep
+from stream_hash.storage import generations, trainer_state
+from stream_hash.storage.scripts import sources
+
+IN_PYTHON: Mapping[str, tuple[ModuleType, tuple[tuple[str, str], ...]]] = {
+    # name: (module, (text, what stands in its place), ...)
+    "a search does not check live": (
+        search,
+        (
+            (
+                "if any(found.live != probe.generation for probe, found in zip(probes, gathered, strict=True)):",
+                "if False:",
+            ),
+        ),
+    ),
+    "a search does not miss deleted candidates": (
+        search,
+        (("if answer.reranked < min(self._k, answer.candidates):", "if False:"),),
+    ),
+    "a search does not widen": (search, (("if self._plan.widen:", "if False:"),)),
+    "a worker takes STALE for done": (
+        ingest,
+        (("self._handle.states[partition] = outcome.state\n                continue", "return"),),
+    ),
+    "a worker finishes before it writes": (
+        ingest,
+        (("    applied = _Application(", "    handle.ledger.finish(batch_id)\n    applied = _Application("),),
+    ),
+    "a worker hashes for the live generation only": (
+        ingest,
+        (
+            (
+                "self._hash(generation)[positions] for generation in state.writable]",
+                "self._hash(state.live)[positions] for _ in state.writable]",
+            ),
+        ),
+    ),
+    "values are read before the generation is begun": (
+        reindex,
+        (
+            (
+                "        given = self._begin(partition)\n",
+                "        self._handle.early = {\n"
+                "            (partition, n): self._handle.reader.values([(partition, np.arange(n, n + 2))])[0]\n"
+                "            for n in range(0, 20, 2)\n"
+                "        }\n"
+                "        given = self._begin(partition)\n",
+            ),
+            (
+                "        values = handle.reader.values(",
+                "        early = getattr(handle, 'early', {}).get((partition, chunk * CHUNK + start))\n"
+                "        values = early or handle.reader.values(",
+            ),
+        ),
+    ),
+    "the sweep forgets all tombstones": (
+        sweep,
+        (("horizon = handle.ledger.horizon()", "horizon = handle.ledger.last_sequence() + 1"),),
+    ),
+    "a re-indexer does not mind being fenced": (
+        generations,
+        (('if reply[0] == b"FENCED":', "if False:"),),
+    ),
+    "a trainer does not mind being fenced": (
+        trainer_state,
+        (('if reply[0] == b"FENCED":', "if False:"),),
+    ),
+}
+
+_SAME = "it comes to the same: "
+_SIZE = "it takes more than a simulated index has: "
+LEFT_OUT: Mapping[str, str] = {
+    "upserts replayed": _SAME + "what is written again is what is there",
+    "counts of nothing kept": _SAME + "a count that is kept is 0",
+    "deletes below the floor": _SAME + "what it leaves is a tombstone below the floor, which the next sweep forgets",
+    "labels below the floor": _SAME + "what it leaves is a tombstone below the floor, which the next sweep forgets",
+    "put though there": _SAME + "a set holds a member once, and what is put follows from the value alone",
+    "never built": _SAME + "chunks are built again in vain, and the generation is complete all the same",
+    "leased to all": _SAME + "batches are delivered more often",
+    "the server held against it": _SAME + "batches are buried sooner",
+    "receipts for ever": "its effect is on memory, an hour later",
+    "no bound": "producers of the simulation set no bound",
+    "places of any length": "no caller sends such a request",
+    "into another index": "no index is wiped while the simulation runs",
+    "no capacity": _SIZE + "2^24 items",
+    "neighbours across the end of a block": _SIZE + "512 items",
+    "some places left": _SIZE + "512 items",
+    "tokens compared as text": _SIZE + "ten trainers",
+    "numbers compared as text": _SIZE + "ten generations",
+    "the newest by text": _SIZE + "ten generations",
+    "runs for ever": _SIZE + "a hundred runs",
+    "the newest forgotten": "no caller keeps none",
+}
+"""Mutants of the scripts that no order of events can show, each with the reason."""
+
+NAMES = (*IN_PYTHON, *(name for name in test_protocol.MUTANTS if name not in LEFT_OUT))
+
+
+@contextmanager
+def mutated(name: str) -> Iterator[Mapping[str, str]]:
+    """The scripts without the rule, and inside the block the Python too."""
+    if name in test_protocol.MUTANTS:
+        yield test_protocol.scripts_without(name)
+        return
+    module, changes = IN_PYTHON[name]
+    source = inspect.getsource(module)
+    for text, replacement in changes:
+        assert text in source, f"{module.__name__} has no such text (any more): {text}"
+        source = source.replace(text, replacement)
+    namespace = dict(vars(module))
+    exec(compile(source, module.__file__ or name, "exec"), namespace)  # noqa: S102 - our own source, one rule short
+    changed = _functions(namespace, module.__name__)
+    before = {function: function.__code__ for function in _functions(vars(module), module.__name__).values()}
+    try:
+        # only the code changes: a class is still the one that other modules know
+        for path, function in _functions(vars(module), module.__name__).items():
+            function.__code__ = changed[path].__code__
+        yield sources()
+    finally:
+        for function, code in before.items():
+            function.__code__ = code
+
+
+def _functions(namespace: Mapping[str, Any], module: str) -> dict[str, FunctionType]:
+    """The functions of a module and of its classes, by their qualified names."""
+    found = {}
+    for thing in namespace.values():
+        for one in vars(thing).values() if isinstance(thing, type) else (thing,):
+            if isinstance(one, FunctionType) and one.__module__ == module and one.__code__.co_filename != "<string>":
+                found[one.__qualname__] = one
+    return found

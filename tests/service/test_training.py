@@ -1,0 +1,456 @@
+"""A model is learned from the labels of a live index, and goes live only if it is better."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import redis
+from threadpoolctl import threadpool_limits
+from training_support import digits, go_live, lead, name, opened, precision, store
+
+from stream_hash.client import Index
+from stream_hash.errors import FencedError, ModelMissingError, UsageError
+from stream_hash.numerics.grh import GRH
+from stream_hash.service import candidates, training, window
+from stream_hash.service.connections import Connections
+from stream_hash.service.handle import IndexHandle
+from stream_hash.service.items import label_items
+from stream_hash.service.learner_state import LearnerState
+from stream_hash.service.training import TrainingPlan, TrainingRun, due, rollback, runs, train
+from stream_hash.service.window import is_held_out
+from stream_hash.settings import Metric
+from stream_hash.storage.codec import Batch
+from stream_hash.storage.connection import Client
+from stream_hash.storage.keys import IndexKeys
+
+STEPS = ("reading", "learning", "judging", "publishing", "storing")
+RIDGE = TrainingPlan("ridge")
+
+
+@pytest.fixture(autouse=True)
+def small_and_alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Landmarks and held-out items enough for digits; no threads that fight with other tests for the processors."""
+    monkeypatch.setattr(candidates, "LANDMARKS", 150)
+    monkeypatch.setattr(window, "HELD_OUT_SHARE", 0.25)
+    with threadpool_limits(1):
+        yield
+
+
+def learned(count: int, first: int = 0) -> int:
+    """How many of the items are not held out."""
+    return sum(not is_held_out(name(position)) for position in range(first, first + count))
+
+
+def stored(handle: IndexHandle) -> tuple[int, int]:
+    """The stored learner's cursor, and how many labelled items it has counted."""
+    raw = handle.trainer.learner()
+    assert raw is not None
+    state = LearnerState.from_bytes(raw)
+    return state.cursor, int(GRH.from_arrays(state.arrays)._book.counts.sum())
+
+
+def everything(client: Client) -> dict[bytes, Any]:
+    """What the server holds; for servers without slots."""
+    read = {
+        b"string": client.get,
+        b"hash": client.hgetall,
+        b"set": client.smembers,
+        b"list": lambda key: client.lrange(key, 0, -1),
+        b"zset": lambda key: client.zrange(key, 0, -1, withscores=True),
+    }
+    return {key: read[client.type(key)](key) for key in client.scan_iter()}
+
+
+@pytest.mark.parametrize("learner", ["pa", "ridge"])
+def test_training_makes_answers_better(client: Client, learner: str, partitions: int) -> None:
+    x, y = digits()
+    handle = opened(client, partitions=partitions, bits=10, tables=2)
+    store(handle, x, y)
+    token = lead(handle)
+    before = precision(client, x[:100], y[:100])
+    run = train(handle, token, TrainingPlan(learner), reason="test")
+    assert (run.decision, run.parent, run.generation, run.classes) == ("live", 1, 2, 10)
+    assert (run.trained, run.held_out) == (learned(len(x)), len(x) - learned(len(x)))
+    assert {state.live for state in handle.states} == {1}, "training alone moves nothing"
+    go_live(handle, token, run.generation)
+    assert precision(client, x[:100], y[:100]) > before + 0.02
+    assert Index("x", Connections(client, None)).verify().violations == []
+    figures = run.figures
+    assert figures["difference"] >= figures["lower_bound"] > 0.01
+    assert figures["challenger_precision"] - figures["live_precision"] == pytest.approx(figures["difference"], abs=1e-5)
+    assert figures["budget"] == math.ceil(0.03 * run.held_out)
+    assert 0.2 < figures["churn"] < 0.8
+    assert figures["information"] > 0.2
+    assert figures["constant_bits"] == figures["duplicate_bits"] == 0
+    record = handle.models.records()[-1]
+    assert (record.kind, record.parent, record.figures) == (f"grh-{learner}", 1, figures)
+
+
+@pytest.mark.parametrize("learner", ["svm", "mlp"])
+@pytest.mark.parametrize("metric", ["l2", "inner"])
+def test_every_learner_serves_every_metric(real_client: redis.Redis, learner: str, metric: Metric) -> None:
+    x, y = digits()
+    handle = opened(real_client, metric=metric)
+    store(handle, x[:900], y[:900])
+    token = lead(handle)
+    run = train(handle, token, TrainingPlan(learner, force=True), reason="test")
+    assert run.decision in ("live", "forced")
+    go_live(handle, token, run.generation)
+    assert Index("x", Connections(real_client, None)).verify().violations == []
+    store(handle, x[900:1000], y[900:1000], first=900)
+    again = train(handle, token, TrainingPlan(learner), reason="test")
+    assert again.trained == learned(1000), "these learners learn the window anew"
+
+
+@pytest.mark.parametrize("learner", ["pa", "ridge"])
+def test_random_labels_do_not_go_live(real_client: redis.Redis, learner: str) -> None:
+    x, _ = digits()
+    handle = opened(real_client)
+    token = lead(handle)
+    for seed in range(10):
+        store(handle, x, np.random.default_rng(seed).integers(10, size=len(x)))
+        run = train(handle, token, TrainingPlan(learner), reason="test")
+        assert (run.decision, run.generation) == ("refused", None), run
+    assert len(handle.models.records()) == 1
+    assert "not above" in runs(handle)[0].reason
+
+
+def test_force_lets_it_go_live(client: Client) -> None:
+    x, _ = digits()
+    handle = opened(client)
+    store(handle, x[:600], np.random.default_rng(0).integers(10, size=600))
+    run = train(handle, lead(handle), TrainingPlan("ridge", force=True), reason="test")
+    assert (run.decision, run.generation, handle.trainer.target()) == ("forced", 2, 2)
+
+
+def test_few_held_out_items_decide_nothing(client: Client) -> None:
+    x, y = digits()
+    handle = opened(client)
+    store(handle, x[:300], y[:300])
+    run = train(handle, lead(handle), RIDGE, reason="test")
+    assert (run.decision, run.generation) == ("refused", None)
+    assert "too few to decide" in run.reason
+    assert run.figures["live_precision"] is None
+    assert stored(handle)[1] == learned(300), "what was learned is kept all the same"
+
+
+def test_a_dry_run_stores_nothing(real_client: redis.Redis) -> None:
+    x, y = digits()
+    handle = opened(real_client)
+    store(handle, x, y)
+    token = lead(handle)
+    before = everything(real_client)
+    run = train(handle, token, TrainingPlan("ridge", dry_run=True), reason="test")
+    assert (run.decision, run.generation) == ("dry run", None)
+    assert run.reason.startswith("would go live")
+    assert run.figures["difference"] > 0.01
+    assert everything(real_client) == before
+
+
+@pytest.mark.parametrize(
+    ("count", "label", "why"), [(0, 1, "no items"), (150, None, "too few"), (400, "same", "1 class")]
+)
+def test_what_nothing_can_be_learned_from_is_skipped(client: Client, count: int, label: object, why: str) -> None:
+    x, y = digits()
+    handle = opened(client)
+    store(handle, x[:count], y[:count] if label is None else [label] * count)
+    run = train(handle, lead(handle), RIDGE, reason="test")
+    assert (run.decision, run.generation) == ("skipped", None)
+    assert why in run.reason
+    assert runs(handle) == [run]
+
+
+class Watcher:
+    """Counts the labelled items that learners are given."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.fresh: list[int] = []
+        self.continued: list[int] = []
+        for method, given in (("fit", self.fresh), ("partial_fit", self.continued)):
+            monkeypatch.setattr(GRH, method, self._counting(getattr(GRH, method), given))
+
+    @staticmethod
+    def _counting(method: Any, given: list[int]) -> Any:
+        def counted(model: GRH, vectors: Any, labels: Any) -> GRH:
+            given.append(sum(len(several) > 0 for several in labels))
+            return method(model, vectors, labels)  # type: ignore[no-any-return]  # a GRH
+
+        return counted
+
+
+@pytest.mark.parametrize("learner", ["pa", "ridge"])
+def test_a_learner_is_continued_with_what_came_since(
+    client: Client, learner: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, y = digits()
+    handle = opened(client)
+    token = lead(handle)
+    watcher = Watcher(monkeypatch)
+    store(handle, x[:900], y[:900])
+    train(handle, token, TrainingPlan(learner), reason="test")
+    store(handle, x[900:], y[900:], first=900)
+    assert watcher.continued == []
+    train(handle, token, TrainingPlan(learner), reason="test")
+    assert watcher.continued == [learned(len(x) - 900, 900)]
+    label_items(handle, [name(5), name(6)], [3, 4])
+    train(handle, token, TrainingPlan(learner), reason="test")
+    assert watcher.continued[1:] == [learned(2, 5)]
+
+
+def test_nothing_new_is_nothing_to_do(client: Client) -> None:
+    x, y = digits()
+    handle = opened(client)
+    token = lead(handle)
+    store(handle, x, y)
+    run = train(handle, token, RIDGE, reason="test")
+    assert run.decision == "live"
+    go_live(handle, token, run.generation)
+    again = train(handle, token, RIDGE, reason="test")
+    assert (again.decision, again.reason) == ("skipped", "no label came since the run before")
+    assert train(handle, token, TrainingPlan("ridge", force=True), reason="test").decision != "skipped"
+
+
+@pytest.mark.parametrize(("learner", "step"), [*(("pa", step) for step in STEPS), ("ridge", "storing")])
+def test_a_run_that_died_at_any_step_is_repeated_without_learning_twice(
+    client: Client, learner: str, step: str
+) -> None:
+    class DiedError(Exception):
+        pass
+
+    def die(now: str) -> None:
+        if now == step:
+            raise DiedError
+
+    x, y = digits()
+    handle = opened(client)
+    token = lead(handle)
+    plan = TrainingPlan(learner)
+    store(handle, x[:300], y[:300])
+    assert train(handle, token, plan, reason="test").decision == "refused", "too few held-out items"
+    store(handle, x[300:], y[300:], first=300)
+    with pytest.raises(DiedError):
+        train(handle, token, plan, reason="test", on_step=die)
+    assert stored(handle) == (300, learned(300)), "a learner goes with its cursor"
+    assert len(runs(handle)) == 1
+    reopened = IndexHandle(client, "x")
+    run = train(reopened, token, plan, reason="again")
+    assert (run.decision, run.generation, handle.trainer.target()) == ("live", 2, 2)
+    assert stored(handle) == (len(x), learned(len(x)))
+    assert runs(handle)[0].id == run.id
+    go_live(handle, token, 2)
+    assert train(handle, token, plan, reason="again").decision == "skipped"
+
+
+def test_a_replaced_trainer_changes_nothing(real_client: redis.Redis) -> None:
+    x, y = digits()
+    handle = opened(real_client)
+    store(handle, x, y)
+    old = lead(handle, "old")
+    lead(handle, "new")
+    before = everything(real_client)
+    with pytest.raises(FencedError):
+        train(handle, old, RIDGE, reason="test")
+    with pytest.raises(FencedError):
+        rollback(handle, old, 1)
+    assert everything(real_client) == before
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (lambda handle: handle.client.set(IndexKeys("x").learner, b"no learner"), "damaged"),
+        (lambda handle: handle.client.setrange(IndexKeys("x").learner, 5_000, b"zap"), "damaged"),
+        (lambda handle: handle.client.setrange(IndexKeys("x").learner, 0, b"\xff"), "damaged"),
+    ],
+)
+def test_a_learner_that_cannot_be_read_is_begun_afresh(client: Client, spoil: Any, why: str) -> None:
+    x, y = digits()
+    handle = opened(client)
+    token = lead(handle)
+    store(handle, x[:500], y[:500])
+    train(handle, token, RIDGE, reason="test")
+    spoil(handle)
+    run = train(handle, token, RIDGE, reason="test")
+    assert run.figures["candidate"] == "fresh"
+    assert why in run.reason
+    assert stored(handle) == (500, learned(500))
+
+
+def test_another_learner_begins_afresh(client: Client) -> None:
+    x, y = digits()
+    handle = opened(client)
+    token = lead(handle)
+    store(handle, x[:500], y[:500])
+    train(handle, token, RIDGE, reason="test")
+    run = train(handle, token, TrainingPlan("pa"), reason="test")
+    assert run.figures["candidate"] == "fresh"
+    assert "of kind 'ridge'" in run.reason
+    assert stored(handle) == (500, learned(500))
+
+
+def test_the_learner_of_an_index_that_is_gone_is_not_continued(real_client: redis.Redis) -> None:
+    x, y = digits()
+    handle = opened(real_client)
+    store(handle, x[:500], y[:500])
+    train(handle, lead(handle), RIDGE, reason="test")
+    learner = handle.trainer.learner()
+    assert learner is not None
+    real_client.flushall()
+    handle = opened(real_client)
+    store(handle, x[500:1000], y[500:1000])
+    handle.trainer.checkpoint(lead(handle), learner=learner)
+    assert "of another index" in train(handle, lead(handle), RIDGE, reason="test").reason
+
+
+@pytest.mark.parametrize("learner", ["pa", "ridge"])
+def test_a_class_that_comes_later_is_learned(client: Client, learner: str) -> None:
+    x, y = digits()
+    handle = opened(client)
+    token = lead(handle)
+    early = np.flatnonzero(y < 7)
+    late = np.flatnonzero(y >= 7)
+    plan = TrainingPlan(learner)
+    store(handle, x[early], y[early])
+    run = train(handle, token, plan, reason="test")
+    assert (run.decision, run.classes) == ("live", 7)
+    go_live(handle, token, run.generation)
+    store(handle, x[late], y[late], first=len(early))
+    before = precision(client, x[late[:100]], y[late[:100]], 30)
+    run = train(handle, token, plan, reason="test")
+    assert (run.decision, run.classes) == ("live", 10)
+    go_live(handle, token, run.generation)
+    assert precision(client, x[late[:100]], y[late[:100]], 30) > before
+
+
+def test_a_class_that_changes_its_look_is_learned_again(client: Client) -> None:
+    x, y = digits()
+    handle = opened(client)
+    token = lead(handle)
+    plan = TrainingPlan(margin=0.0)  # it is one class of ten, and the held-out items are few
+    store(handle, x[:1000], y[:1000])
+    go_live(handle, token, train(handle, token, plan, reason="test").generation)
+    changed, labels = x[1000:].copy(), y[1000:]
+    threes = labels == 3
+    changed[threes] = changed[threes].reshape(-1, 8, 8)[:, ::-1].reshape(-1, 64)  # upside down
+    store(handle, changed, labels, first=1000)
+    before = precision(client, changed[threes], labels[threes], 20)
+    run = train(handle, token, plan, reason="test")
+    assert run.decision == "live", run.reason
+    go_live(handle, token, run.generation)
+    assert precision(client, changed[threes], labels[threes], 20) > before + 0.05
+    assert {"candidate", "other_precision"} <= set(run.figures)
+
+
+def test_labels_of_every_kind_are_classes_of_their_own(client: Client) -> None:
+    x, y = digits()
+    handle = opened(client)
+    several: list[object] = [[int(label), "even"] if label % 2 == 0 else str(label) for label in y[:600]]
+    store(handle, x[:600], several)
+    run = train(handle, lead(handle), RIDGE, reason="test")
+    assert run.classes == 5 + 5 + 1
+
+
+def test_a_rollback_publishes_a_kept_model_under_a_new_number(client: Client) -> None:
+    x, y = digits()
+    handle = opened(client)
+    token = lead(handle)
+    store(handle, x, y)
+    go_live(handle, token, train(handle, token, RIDGE, reason="test").generation)
+    first = handle.model(1).encode(x).codes
+    assert rollback(handle, token, 1) == 3
+    go_live(handle, token, 3)
+    assert (handle.model(3).encode(x).codes == first).all()
+    record = handle.models.records()[-1]
+    assert (record.generation, record.kind, record.parent, record.origin) == (3, "lsh", 2, 1)
+    assert rollback(handle, token, 3) == 3, "it is the target already"
+    with pytest.raises(ModelMissingError, match="generation 9"):
+        rollback(handle, token, 9)
+    assert Index("x", Connections(client, None)).verify().violations == []
+
+
+def test_ten_models_are_kept_and_the_live_one_in_any_case(client: Client) -> None:
+    x, y = digits()
+    handle = opened(client)
+    token = lead(handle)
+    store(handle, x[:300], y[:300])
+    run = train(handle, token, TrainingPlan("ridge", force=True), reason="test")
+    assert run.generation == 2
+    assert rollback(handle, token, 1) == 3
+    for generation in range(2, 13):  # the two models in turns
+        assert rollback(handle, token, generation) == generation + 2
+    kept = [record.generation for record in handle.models.records()]
+    assert kept == [1, *range(5, 15)], "1 is live still"
+
+
+def test_runs_are_recorded_as_they_were(client: Client) -> None:
+    x, y = digits()
+    handle = opened(client)
+    token = lead(handle)
+    store(handle, x, y)
+    steps: list[str] = []
+    run = train(handle, token, RIDGE, reason="because", on_step=steps.append)
+    assert tuple(steps) == STEPS
+    assert runs(handle) == [run]
+    assert TrainingRun.from_json(run.to_json()) == run
+    assert (run.asked, run.learner, run.seen) == ("because", "ridge", len(x))
+    assert run.seconds > 0
+
+
+@pytest.mark.parametrize("change", [{"learner": "forest"}, {"window": 0}, {"margin": -1.0}, {"held_out": 0}])
+def test_plans_that_cannot_be_are_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        TrainingPlan(**change)
+
+
+def test_training_is_due_by_labels_by_time_and_when_asked_for(client: Client) -> None:
+    x, y = digits()
+    handle = opened(client)
+    token = lead(handle)
+    assert due(handle, interval=60, labels=500, now=1e12) is None, "there is nothing"
+    store(handle, x[:400], y[:400])
+    created = handle.models.records()[0].created
+    assert due(handle, interval=60, labels=500, now=created + 59) is None
+    assert "400 labels" in str(due(handle, interval=60, labels=500, now=created + 60))
+    assert due(handle, interval=60, labels=400, now=created) == "400 new labels"
+    run = train(handle, token, RIDGE, reason="test")
+    assert due(handle, interval=60, labels=1, now=1e12) is None, "nothing is new"
+    label_items(handle, [name(3)], [7])
+    assert due(handle, interval=60, labels=2, now=run.started + 59) is None
+    assert due(handle, interval=60, labels=2, now=run.started + 60) is not None
+    handle.trainer.ask("drift", now=run.started - 1)
+    assert due(handle, interval=60, labels=2, now=run.started + 1) is None, "granted already"
+    handle.trainer.ask("drift", now=run.started + 1)
+    assert due(handle, interval=60, labels=2, now=run.started + 2) == "drift"
+
+
+def test_a_run_that_is_skipped_is_not_due_again_at_once(client: Client) -> None:
+    x, y = digits()
+    handle = opened(client)
+    store(handle, x[:100], y[:100])
+    assert due(handle, interval=1e9, labels=50, now=0) is not None
+    assert train(handle, lead(handle), RIDGE, reason="test").decision == "skipped"
+    assert due(handle, interval=1e9, labels=50, now=0) is None
+
+
+def test_labels_that_are_not_all_applied_wait(client: Client) -> None:
+    x, y = digits()
+    handle = opened(client)
+    token = lead(handle)
+    store(handle, x[:300], y[:300])
+    handle.ledger.accept("waits", Batch("delete", ["z"]), lease_until=0)
+    store(handle, x[300:600], y[300:600], first=300)
+    assert due(handle, interval=0, labels=300, now=0) == "300 new labels"
+    run = train(handle, token, RIDGE, reason="test")
+    assert (run.trained, run.seen) == (learned(300), 300)
+
+
+def test_importing_the_service_imports_no_scikit_learn() -> None:
+    program = "import sys, stream_hash.service.training; print('sklearn' in sys.modules, 'scipy' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", program], text=True) == "False False\n"
+    assert training.train

@@ -1,0 +1,46 @@
+"""What the commands that start workers share: their URLs, their supervisor, and how they tell what went wrong.
+
+A URL with a password comes from the environment (stream_hash/environment.py) and never from the command line,
+since everybody on the machine can read a process's arguments. Child processes get their URLs that way too.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final, NoReturn
+
+import click
+
+from stream_hash.errors import StreamHashError
+from stream_hash.storage.urls import refuse_password
+from workers.supervisor import Supervisor
+
+URL_VARIABLE: Final = "STREAM_HASH_URL"
+BROKER_URL_VARIABLE: Final = "STREAM_HASH_BROKER_URL"
+
+
+def supervise(command: Sequence[str], processes: int, url: str | None, broker_url: str | None) -> int:
+    """Keep `processes` children alive that run `command`, a module and its arguments. Returns the exit code."""
+    given = {URL_VARIABLE: url, BROKER_URL_VARIABLE: broker_url}
+    environment = {name: value for name, value in given.items() if value}
+    # The children run this code, not a package `workers` in the directory somebody happens to be in.
+    ours = str(Path(__file__).parent.parent)
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, (ours, os.environ.get("PYTHONPATH"))))
+    return Supervisor([sys.executable, "-P", "-m", *command], processes, environment=environment).run()
+
+
+def leave_with(run: Callable[[], int], url: str | None, broker_url: str | None) -> NoReturn:
+    """Run a worker given these arguments of the command line, and leave with its exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    try:
+        for variable, value in ((URL_VARIABLE, url), (BROKER_URL_VARIABLE, broker_url)):
+            refuse_password(value, variable)
+        code = run()
+    except StreamHashError as error:
+        click.echo(f"Error: {error}\n  why: {error.why}\n  fix: {error.remedy}", err=True)
+        code = error.exit_code
+    sys.exit(code)
