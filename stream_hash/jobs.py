@@ -32,7 +32,7 @@ def apply_batch(context: Context, index: str, batch: str) -> None:
     """Apply a pending batch; an error gives it back to the ledger with its reason, and is raised again."""
     handle = context.index(index)
     try:
-        apply_to(handle, batch)
+        apply_to(handle, batch, scorer=context.scorer)
     except Exception as error:
         blame_server = isinstance(error, _SERVER_FAULTS)
         try:

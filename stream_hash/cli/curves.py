@@ -1,4 +1,6 @@
-"""The curves of `evaluate --plot`, drawn with matplotlib: an extra, asked for before anything is measured."""
+"""The curves of `evaluate --plot` and `demo --plot`, drawn with matplotlib: an extra, asked for before anything is
+measured.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +14,9 @@ from stream_hash.numerics.summary import Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from stream_hash.cli.rising import Point
 
 SUFFIXES: Final = (".png", ".svg")
 METADATA: Final[dict[str, dict[str, Any]]] = {".svg": {"Date": None}, ".png": {"Software": None}}
@@ -66,12 +71,39 @@ def draw(path: Path, rows: Sequence[Row], k: int) -> None:
             axes.set_ylabel(y)
             axes.grid(alpha=0.3)
         by_radius.legend(fontsize="small")
-        try:
-            figure.savefig(path, metadata=METADATA[path.suffix.lower()])
-        except OSError as error:
-            raise StreamHashError(
-                f"{path} cannot be written", why=str(error), remedy="choose another --plot"
-            ) from error
+        _save(figure, path)
+
+
+def draw_rising(path: Path, points: Sequence[Point], title: str) -> None:
+    """Write the picture: precision against items streamed in, a line down at each training whose model went live.
+
+    Raises StreamHashError when the file cannot be written.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context({"svg.hashsalt": "stream-hash", "svg.fonttype": "none"}):
+        figure = Figure(figsize=(8, 4), layout="constrained")
+        axes = figure.subplots()
+        items = [point.items for point in points]
+        axes.plot(items, [point.exact for point in points], color="grey", linestyle=":", label="exact search")
+        axes.plot(items, [point.precision for point in points], color="C0", marker="o", label="the live index")
+        axes.plot(items, [point.untrained for point in points], color="C1", linestyle="--", label="without learning")
+        for point in points:
+            if point.run and point.run["generation"]:
+                axes.axvline(point.items, color="C2", alpha=0.5)
+                axes.text(point.items, 0.02, f" generation {point.generation} ", color="C2", ha="right", fontsize=8)
+        axes.set(xlabel="labelled items streamed in", ylabel="precision@10", ylim=(0, 1.02), title=title)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small", loc="center left")
+        _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    try:
+        figure.savefig(path, metadata=METADATA[path.suffix.lower()])
+    except OSError as error:
+        raise StreamHashError(f"{path} cannot be written", why=str(error), remedy="choose another --plot") from error
 
 
 def _lines(

@@ -13,13 +13,16 @@ from typing import Final
 
 import click
 
-from stream_hash.cli.digits import QUERIES, Digits, Row, measure, stream
+from stream_hash.cli import curves
+from stream_hash.cli.digits import QUERIES, Digits, Row, measure
 from stream_hash.cli.options import data_dir_option, json_option, opened
 from stream_hash.cli.output import json_line, line, note, progress, table
+from stream_hash.cli.rising import RADIUS, Course, Point, chart, event
 from stream_hash.cli.server import embedded_environment, start
 from stream_hash.cli.signals import ignore_signals, signals_that_end
 from stream_hash.environment import Environment
 from stream_hash.errors import UsageError
+from stream_hash.service.asking import trainers
 from stream_hash.service.connections import Connections
 from stream_hash.service.status import hash_workers
 from stream_hash.service.verify import Report
@@ -32,18 +35,21 @@ WORKERS: Final = 2
 @click.command(short_help="Show the whole service at work on real data.")
 @click.option("--keep", is_flag=True, help="Use the configured data directory, and leave all of it running.")
 @click.option("--url", help="Use this server; the index stays there. [default: an embedded one, gone afterwards]")
+@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw it: a .png or .svg file.")
 @data_dir_option
 @json_option
-def demo(keep: bool, url: str | None, data_dir: Path | None, as_json: bool) -> int:
-    """Stream 1,597 images of digits through the queue and two hash workers, and query with 200 others.
+def demo(keep: bool, url: str | None, plot: Path | None, data_dir: Path | None, as_json: bool) -> int:
+    """Stream 1,597 labelled images of digits through the queue, two hash workers and a trainer; query with 200 others.
 
-    Prints how fast they became searchable and, for each radius, the share of ten answers that show the
-    query's digit. Only what the radius itself holds is counted: answers that are missing count as wrong.
-    Leaves nothing behind, unless it is told to --keep everything or is given a --url.
+    Shows how answers get better while the trainer learns hash functions from the labels and swaps them in: after
+    each portion of the stream, the share of ten answers that show the query's digit. Only what the radius itself
+    holds is counted: answers that are missing count as wrong. Leaves nothing behind, unless it is told to --keep
+    everything or is given a --url.
 
     \b
     Example:
       stream-hash demo
+      stream-hash demo --plot demo.svg
       stream-hash demo --keep
     """
     if (keep and url is not None) or (data_dir is not None and not keep):
@@ -52,20 +58,27 @@ def demo(keep: bool, url: str | None, data_dir: Path | None, as_json: bool) -> i
             why="without --keep, the demo's server is a temporary one",
             remedy="stream-hash demo --keep",
         )
+    if plot is not None:
+        curves.check(plot)
     name = f"demo-{secrets.token_hex(4)}"
     with contextlib.ExitStack() as stack:
-        show = stack.enter_context(progress("starting a server and two hash workers"))
+        show = stack.enter_context(progress("starting a server, two hash workers and a trainer"))
         connections = _kept(data_dir) if keep else stack.enter_context(_temporary(url))
         digits = Digits.load()
+        course, points = Course(name, digits, connections), []
         show("streaming the items")
-        index, seconds = stream(name, digits, connections)
+        for point in course.points():
+            points.append(point)
+            show(f"streaming the items: {point.items}, generation {point.generation}: {point.precision:.3f}")
         show("querying")
-        rows = list(measure(index, digits))
-        report = index.verify()
+        rows = list(measure(course.index, digits))
+        report = course.index.verify()
+    if plot is not None:
+        curves.draw_rising(plot, points, f"{QUERIES} queries by radius {RADIUS}, while digits stream in")
     if as_json:
-        _print_json(name, len(digits.ids), seconds, rows, report)
+        _print_json(name, points, course.seconds, rows, report)
     else:
-        _print(len(digits.ids), seconds, rows, report)
+        _print(points, course.seconds, rows, report)
     if keep:
         where = f" --data-dir {shlex.quote(str(data_dir))}" if data_dir else ""
         note("\nThe server and the workers go on running. Next:")
@@ -78,13 +91,13 @@ def demo(keep: bool, url: str | None, data_dir: Path | None, as_json: bool) -> i
 
 def _kept(data_dir: Path | None) -> Connections:
     environment = embedded_environment(data_dir=data_dir)
-    start(environment, WORKERS, trainer=False)  # it would learn in the middle of what is measured
+    start(environment, WORKERS, trainer=True)
     return opened(environment)
 
 
 @contextlib.contextmanager
 def _temporary(url: str | None) -> Iterator[Connections]:
-    """Two workers, and unless there is a URL a server, in a new directory; all of it is gone afterwards."""
+    """Two workers, a trainer, and unless there is a URL a server, in a new directory; all of it is gone afterwards."""
     directory = Path(tempfile.mkdtemp(prefix="sh-demo-"))
     server, fleet = EmbeddedServer(directory), Fleet(directory)
     with contextlib.ExitStack() as stack:
@@ -95,15 +108,17 @@ def _temporary(url: str | None) -> Iterator[Connections]:
         stack.callback(ignore_signals)
         address = url or server.start().url
         connections = opened(Environment(address, None, directory))
-        others = {worker.name for worker in hash_workers(connections)}
-        fleet.start(WORKERS, address)
-        fleet.wait_until_working(connections.broker, WORKERS, besides=others)
+        others = {worker.name for worker in hash_workers(connections) + trainers(connections)}
+        fleet.start(WORKERS, address, trainers=1)
+        fleet.wait_until_working(connections.broker, WORKERS, trainers=1, besides=others)
         yield connections
 
 
-def _print(items: int, seconds: float, rows: list[Row], report: Report) -> None:
+def _print(points: list[Point], seconds: float, rows: list[Row], report: Report) -> None:
+    chart(points)
+    items = points[-1].items
     line(f"{items} items through the queue and {WORKERS} workers in {seconds:.2f} s: {items / seconds:.0f} items/s")
-    line(f"{QUERIES} queries, held out:")
+    line(f"{QUERIES} queries, held out, generation {points[-1].generation}:")
     table(
         ["plan", "precision@10", "found", "candidates", "probes", "p50 ms"],
         [
@@ -123,7 +138,20 @@ def _print(items: int, seconds: float, rows: list[Row], report: Report) -> None:
         line(f"- {violation}")
 
 
-def _print_json(name: str, items: int, seconds: float, rows: list[Row], report: Report) -> None:
+def _print_json(name: str, points: list[Point], seconds: float, rows: list[Row], report: Report) -> None:
+    items = points[-1].items
+    for point in points:
+        json_line(
+            {
+                "items": point.items,
+                "generation": point.generation,
+                "radius": RADIUS,
+                "precision_at_10": round(point.precision, 4),
+                "untrained_precision_at_10": round(point.untrained, 4),
+                "exact_precision_at_10": round(point.exact, 4),
+                "training": point.run and event(point),
+            }
+        )
     json_line(
         {
             "index": name,

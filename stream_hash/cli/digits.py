@@ -1,9 +1,8 @@
-"""What the demo shows: scikit-learn's digits, how fast they become searchable, and how good answers are."""
+"""What the demo works on: scikit-learn's digits; and how good answers about them are."""
 
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -13,16 +12,10 @@ from numpy.typing import NDArray
 
 from stream_hash.client import Index
 from stream_hash.numerics.evaluation import precision_at_k
-from stream_hash.producer import Producer
-from stream_hash.service.connections import Connections
-from stream_hash.settings import IndexSettings
 
 QUERIES: Final = 200
 K: Final = 10
-RADII: Final = range(5)
-
-BATCH_ITEMS: Final = 64
-"""Small batches, so that both workers have something to do."""
+RADII: Final = range(3)
 
 
 @dataclass(frozen=True)
@@ -69,17 +62,6 @@ class Row:
     candidates: float
     probes: float
     p50_milliseconds: float
-
-
-def stream(name: str, digits: Digits, connections: Connections) -> tuple[Index, float]:
-    """A new index with all items in it, and the seconds from the first item sent to the last one searchable."""
-    settings = IndexSettings(dimension=digits.vectors.shape[1])
-    index = Index.create(name, settings, connections, sample=digits.vectors)
-    start = time.perf_counter()
-    producer = Producer(name, connections, batch_items=BATCH_ITEMS)
-    producer.upsert_many(digits.ids, digits.vectors, digits.labels)
-    producer.wait(timeout_seconds=60.0)
-    return index, time.perf_counter() - start
 
 
 def measure(index: Index, digits: Digits) -> Iterator[Row]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -11,6 +12,7 @@ import click
 from stream_hash import formats
 from stream_hash.cli.options import format_option, json_option, opened, server_options
 from stream_hash.cli.output import json_line, line, note, pairs, table
+from stream_hash.cli.sparkline import sparkline
 from stream_hash.client import Index
 from stream_hash.environment import Environment
 from stream_hash.service.connections import embedded_url
@@ -126,16 +128,31 @@ def _value(key: str, value: Any) -> object:
     """What stands behind a name, in words."""
     if value is None or value == []:
         return "-"
-    if key in {"building", "retiring"}:
-        return ", ".join(map(str, value))
-    if key == "reindex":
-        rate = f", {value['rate']:.0f} items/s" if value["rate"] else ""
-        return f"generation {value['generation']}: {value['done']} of {value['items']} items{rate}"
-    if key == "trainer":
-        return f"{value['doing'] or 'beginning'} ({value['holder']})"
-    if key == "training":
-        return f"{_moment(value['started'])}, {value['decision']}: {value['reason']}"
-    return value
+    return _WORDS[key](value) if key in _WORDS else value
+
+
+def _generations(value: list[int]) -> str:
+    return ", ".join(map(str, value))
+
+
+def _reindex(value: dict[str, Any]) -> str:
+    rate = f", {value['rate']:.0f} items/s" if value["rate"] else ""
+    return f"generation {value['generation']}: {value['done']} of {value['items']} items{rate}"
+
+
+def _quality(value: dict[str, Any]) -> str:
+    trend = "" if value["trend"] is None else f" ({value['trend']:+.2f})"
+    return f"precision@10 {value['precision']:.2f}{trend} {sparkline([mean for _, mean in value['points']])}"
+
+
+_WORDS: Final[dict[str, Callable[[Any], str]]] = {
+    "building": _generations,
+    "retiring": _generations,
+    "reindex": _reindex,
+    "trainer": lambda value: f"{value['doing'] or 'beginning'} ({value['holder']})",
+    "training": lambda value: f"{_moment(value['started'])}, {value['decision']}: {value['reason']}",
+    "quality": _quality,
+}
 
 
 def _print_dead(letters: list[Buried], as_json: bool) -> None:

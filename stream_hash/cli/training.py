@@ -101,7 +101,7 @@ def generations(environment: Environment, name: str, as_json: bool) -> None:
         for row in rows:
             json_line({"index": name, **row})
         return
-    columns = ["generation", "kind", "created", "state", "from", "trained", "held out", "reason"]
+    columns = ["generation", "kind", "created", "state", "from", "precision", "trained", "held out", "reason"]
     table(columns, [_row(row) for row in rows])
 
 
@@ -206,5 +206,6 @@ def _row(row: dict[str, Any]) -> list[object]:
     created = datetime.fromtimestamp(row["created"], UTC).strftime("%Y-%m-%d %H:%M:%S")
     origin = f"model of {row['origin']}" if row["origin"] else row["parent"] or "-"
     reason = run.get("reason", "-")
-    figures = [run.get("trained", "-"), run.get("held_out", "-")]
+    precision = f"{row['quality']['precision']:.2f}" if row["quality"] else "-"
+    figures = [precision, run.get("trained", "-"), run.get("held_out", "-")]
     return [row["generation"] or "-", row["kind"], created, row["state"], origin, *figures, reason]

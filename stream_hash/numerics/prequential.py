@@ -34,6 +34,10 @@ class PrequentialSeries:
         self.points: list[Point] = []
         self._open: list[float] = [0.0, 0.0]  # sum and count of the run that is not full yet
 
+    def __len__(self) -> int:
+        """How many figures were added."""
+        return len(self.points) * self.length + int(self._open[1])
+
     def add(self, position: int, figure: float) -> None:
         """position : where in the stream, never lower than before. Raises UsageError for a figure outside 0 to 1."""
         if not 0 <= figure <= 1:

@@ -10,6 +10,7 @@ from stream_hash.errors import IndexMissingError, StreamHashError
 from stream_hash.queue import HASH_QUEUE, SafeQueue, enqueue_batch, job_id_of, waiting_ids
 from stream_hash.service.connections import Connections
 from stream_hash.service.handle import IndexHandle
+from stream_hash.service.scoring import Scorer
 from stream_hash.service.sweep import sweep
 from stream_hash.storage.store import index_names
 
@@ -22,6 +23,7 @@ class Context:
     def __init__(self, connections: Connections) -> None:
         self.client = connections.client
         self.broker = connections.broker
+        self.scorer = Scorer()
         self._handles: dict[str, IndexHandle] = {}
 
     def index(self, name: str) -> IndexHandle:

@@ -18,6 +18,7 @@ from stream_hash.settings import IndexSettings, check_name
 from stream_hash.storage.connection import Client
 from stream_hash.storage.generations import Generations
 from stream_hash.storage.ledger import Ledger
+from stream_hash.storage.live_quality import LiveQuality
 from stream_hash.storage.models import Models
 from stream_hash.storage.reads import Reader
 from stream_hash.storage.store import State, Store
@@ -37,6 +38,7 @@ class IndexHandle:
         self.ledger = Ledger(client, name)
         self.models = Models(client, name)
         self.trainer = TrainerState(client, name)
+        self.quality = LiveQuality(client, name)
         self.reopen()
 
     def reopen(self) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,9 @@ from stream_hash.storage.keys import partition_of
 from stream_hash.storage.ledger import DeadLetter, Delivery
 from stream_hash.storage.places import encode_places
 from stream_hash.storage.store import WRITE_ITEMS, Identity, Stale, State
+
+if TYPE_CHECKING:  # it needs what is here
+    from stream_hash.service.scoring import Scorer
 
 LEASE_MILLISECONDS: Final = 30_000
 """How long a worker has a batch to itself: many times what the largest batch takes."""
@@ -59,8 +62,11 @@ class Applied:
     rejected: dict[int, str]
 
 
-def apply_batch(handle: IndexHandle, batch_id: str) -> Applied | None:
-    """Apply a pending batch and finish it; None when somebody else has finished it."""
+def apply_batch(handle: IndexHandle, batch_id: str, *, scorer: Scorer | None = None) -> Applied | None:
+    """Apply a pending batch and finish it; None when somebody else has finished it.
+
+    scorer : told of the batch before anything of it is written.
+    """
     delivery = handle.ledger.begin(batch_id, lease_until=now_milliseconds() + LEASE_MILLISECONDS)
     if delivery is None:
         return None
@@ -75,6 +81,8 @@ def apply_batch(handle: IndexHandle, batch_id: str) -> Applied | None:
             raise IntegrityError(f"the payload holds {len(batch)} items, not {delivery.items}")
     except IntegrityError as error:
         return _bury(handle, delivery, f"{error}: {error.why}" if error.why else str(error))
+    if scorer is not None:
+        scorer.score(handle, delivery, batch)
     applied = _Application(handle, batch, delivery.first).run()
     letters = [
         DeadLetter(delivery.first + position, 1, batch_id, reason, encode_batch(batch.select([position])))

@@ -1,8 +1,9 @@
 """Re-indexing: every item under a new generation's model, while items arrive and queries are answered.
 
 For each partition: begin (from now on the writers write both generations), hash its values chunk by chunk, let the new
-generation go live if it is complete, delete the old one. The state of all this is on the server: whoever comes with
-a newer token goes on where another stopped, and any step may be repeated (storage/generations.py).
+generation go live if it is complete, delete the old one. Small partitions are built a group at a time. The state of all
+this is on the server: whoever comes with a newer token goes on where another stopped, and any step may be repeated
+(storage/generations.py).
 """
 
 from __future__ import annotations
@@ -26,6 +27,10 @@ from stream_hash.storage.generations import (
 )
 from stream_hash.storage.places import encode_places
 from stream_hash.storage.store import Stale
+
+GROUP_CHUNKS: Final = 16
+"""Chunks of small partitions that are built together, about: enough for many workers to have something to do, and few
+enough that of an index of many partitions little is stored twice at a time."""
 
 READ_BYTES: Final = 2 * 1024 * 1024
 """Values read at once, about: a whole chunk at 512 dimensions. It bounds the server time of the read."""
@@ -127,9 +132,8 @@ def reindex(
     """
     _activate_all(handle)
     work = _Reindex(handle, token, generation, run or in_process(handle, throttle=throttle), on_progress)
-    for partition in range(handle.settings.partitions):
-        work.build(partition)
-        retire(handle, partition)
+    for group in _groups([given for _, given in handle.reader.sizes()]):
+        work.build(group)
     work.finish()
     handle.reload_states()
 
@@ -161,6 +165,23 @@ def _activate_all(handle: IndexHandle) -> None:
     handle.store.activate(handle.settings, FIRST_GENERATION, handle.identity.nonce)
 
 
+def _groups(given: Sequence[int]) -> Iterator[list[int]]:
+    """The partitions in order, as many together as come to GROUP_CHUNKS, and one at least.
+
+    given : of each partition, how many item numbers it has given out.
+    """
+    group: list[int] = []
+    size = 0
+    for partition, numbers in enumerate(given):
+        chunks = chunks_of(numbers)
+        if group and size + chunks > GROUP_CHUNKS:
+            yield group
+            group, size = [], 0
+        group.append(partition)
+        size += chunks
+    yield group
+
+
 class _Reindex:
     """One run over the partitions."""
 
@@ -176,23 +197,39 @@ class _Reindex:
         self._run, self._on_progress = run, on_progress
         self._start = time.perf_counter()
         self._first_done: int | None = None
+        self._live: set[int] = set()
+        self._building: list[int] = []
 
-    def build(self, partition: int) -> None:
-        """Build one partition and let it go live."""
-        given = self._begin(partition)
-        if given is None:
-            return
-        chunks = [Chunk(partition, self._generation, number) for number in range(chunks_of(given))]
+    def build(self, partitions: Sequence[int]) -> None:
+        """Build some partitions together, let each go live, and delete what it replaces."""
+        chunks = {partition: self._begun(partition) for partition in partitions}
+        self._building = [partition for partition in partitions if partition not in self._live]
         for attempt in range(ATTEMPTS + 1):
-            missing = self._missing(partition, chunks)
+            missing = [chunk for partition in self._building for chunk in self._missing(partition, chunks[partition])]
             if not missing:
                 break
-            self._work(partition, missing, self._run if attempt < ATTEMPTS else in_process(self._handle))
+            self._work(missing, self._run if attempt < ATTEMPTS else in_process(self._handle))
+        for partition in self._building:
+            self._finish(partition, chunks[partition])
+        self._live.update(self._building)
+        self._building = []
+        for partition in partitions:
+            retire(self._handle, partition)
+
+    def _begun(self, partition: int) -> list[Chunk]:
+        """Begin a partition; its chunks. none when the generation is live there already."""
+        given = self._begin(partition)
+        if given is None:
+            self._live.add(partition)
+        return [Chunk(partition, self._generation, number) for number in range(chunks_of(given or 0))]
+
+    def _finish(self, partition: int, chunks: Sequence[Chunk]) -> None:
+        """Let the generation go live. Raises IntegrityError."""
         if self._switched(partition):
             return
         # Every chunk is said to be there and something is not: that is no order of events that we know of. What was
         # lost without a trace (a server restored from an older copy, say) is put there again.
-        self._work(partition, chunks, in_process(self._handle, again=True))
+        self._work(chunks, in_process(self._handle, again=True))
         if not self._switched(partition):
             raise IntegrityError(
                 f"generation {self._generation} of partition {partition} of index {self._handle.name!r} is incomplete",
@@ -223,10 +260,10 @@ class _Reindex:
         built = self._handle.generations.built(partition, self._generation, len(chunks))
         return [chunk for chunk, done in zip(chunks, built.tolist(), strict=True) if not done]
 
-    def _work(self, partition: int, chunks: Sequence[Chunk], run: Run) -> None:
-        self._report(partition)
+    def _work(self, chunks: Sequence[Chunk], run: Run) -> None:
+        self._report()
         for _ in run(chunks):
-            self._report(partition)
+            self._report()
 
     def _switched(self, partition: int) -> bool:
         """Whether the generation is live now. Raises IntegrityError when somebody took it out of building."""
@@ -241,17 +278,17 @@ class _Reindex:
 
     def finish(self) -> None:
         """Report that all is done."""
-        self._report(self._handle.settings.partitions)
+        self._report()
 
-    def _report(self, partition: int) -> None:
-        """Report that the partitions before `partition` are done, and of that one what is built."""
+    def _report(self) -> None:
+        """Report what is live, and of the partitions that are being built what is there."""
         if self._on_progress is None:
             return
         sizes = [items for items, _ in self._handle.reader.sizes()]
-        done = sum(sizes[:partition])
-        if partition < len(sizes):
-            here = self._handle.generations.count_built(partition, self._generation) * CHUNK
-            done += min(here, sizes[partition])
+        done = sum(sizes[partition] for partition in self._live)
+        for partition in self._building:
+            built = self._handle.generations.count_built(partition, self._generation)
+            done += min(built * CHUNK, sizes[partition])
         if self._first_done is None:
             self._first_done = done
         seconds = time.perf_counter() - self._start

@@ -23,6 +23,7 @@ from stream_hash.errors import FencedError, IndexMissingError, StreamHashError
 from stream_hash.queue import training_of
 from stream_hash.service.connections import Connections
 from stream_hash.service.handle import IndexHandle
+from stream_hash.service.quality import fold
 from stream_hash.service.trainer import Cycle, Outcome, StoppedError, unfinished
 from stream_hash.storage.store import index_names
 from stream_hash.storage.trainer_board import TrainerBoard
@@ -108,6 +109,7 @@ class Trainers:
     def _see_to(self, name: str) -> None:
         # Opened anew each time: the index may be another one of that name by now.
         handle = IndexHandle(self.client, name)
+        fold(handle, handle.ledger.horizon())  # sooner than the workers' sweep does: a drop is a reason to train
         if not unfinished(handle) and self._due(handle) is None:
             return
         from stream_hash.service.training import TrainingPlan

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -36,7 +36,6 @@ CROWDED_SHARE: Final = 0.4
 class _Sent:
     """A chunk on its way. until : when it is given up for lost, on the monotonic clock."""
 
-    chunk: Chunk
     since: float
     until: float
 
@@ -53,43 +52,43 @@ class Spread:
         self._crowded = False
 
     def __call__(self, chunks: Sequence[Chunk]) -> Iterator[None]:
-        """Chunks of one partition. Yields now and then, and after each piece of progress."""
-        waiting, sent = list(reversed(chunks)), dict[int, _Sent]()
-        sendings: dict[int, int] = {}
+        """Yields now and then, and after each piece of progress."""
+        waiting, sent = list(reversed(chunks)), dict[Chunk, _Sent]()
+        sendings: dict[Chunk, int] = {}
         resting: list[float] = []  # until when a place is kept empty, to leave time to others
         yielded = moved = time.monotonic()
         while waiting or sent:
             moment = time.monotonic()
-            done = self._done(chunks, sent)
-            for number in done:
+            done = self._done(sent)
+            for chunk in done:
                 if self._share < 1:
-                    resting.append(moment + (moment - sent[number].since) * (1 / self._share - 1))
-                del sent[number]
+                    resting.append(moment + (moment - sent[chunk].since) * (1 / self._share - 1))
+                del sent[chunk]
             if done or moment - yielded >= YIELD_SECONDS:
                 moved, yielded = (moment if done else moved), moment
                 yield
             self._look(moment)
             if not self._workers:
                 # What was sent to workers that are gone comes first; should they come back, it is there already.
-                waiting += [late.chunk for late in sent.values()]
+                waiting += sent
                 sent.clear()
                 if waiting:
                     self._build_here(waiting.pop())
                     yield
                 continue
-            for number in [number for number, late in sent.items() if late.until <= moment]:
-                lost = sent.pop(number)
-                if sendings[number] < SENDINGS:
-                    waiting.append(lost.chunk)
+            for chunk in [chunk for chunk, late in sent.items() if late.until <= moment]:
+                del sent[chunk]
+                if sendings[chunk] < SENDINGS:
+                    waiting.append(chunk)
             resting = [until for until in resting if until > moment]
             while waiting and len(sent) + len(resting) < self._places:
                 chunk = waiting.pop()
                 argument = ChunkArgument(chunk.partition, chunk.generation, chunk.number)
                 enqueue_chunk(self._queue, self._handle.name, argument)
-                sendings[chunk.number] = sendings.get(chunk.number, 0) + 1
-                sent[chunk.number] = _Sent(chunk, moment, moment + RESEND_SECONDS)
+                sendings[chunk] = sendings.get(chunk, 0) + 1
+                sent[chunk] = _Sent(moment, moment + RESEND_SECONDS)
             if sent and moment - moved >= STALL_SECONDS:
-                self._build_here(next(iter(sent.values())).chunk)
+                self._build_here(next(iter(sent)))
                 yield
                 moved = time.monotonic()
             else:
@@ -121,9 +120,11 @@ class Spread:
         # Of ours, those that wait are fewer than are on their way.
         self._crowded = self._workers > 0 and self._queue.connection.llen(self._queue.key) > 2 * self._workers
 
-    def _done(self, chunks: Sequence[Chunk], sent: dict[int, _Sent]) -> list[int]:
+    def _done(self, sent: Collection[Chunk]) -> list[Chunk]:
         """Which of the chunks on their way are built."""
-        if not sent:
-            return []
-        built = self._handle.generations.built(chunks[0].partition, chunks[0].generation, max(sent) + 1)
-        return [number for number in sent if built[number]]
+        done: list[Chunk] = []
+        for partition, generation in {(chunk.partition, chunk.generation) for chunk in sent}:
+            own = [chunk for chunk in sent if chunk.partition == partition]
+            built = self._handle.generations.built(partition, generation, 1 + max(chunk.number for chunk in own))
+            done += [chunk for chunk in own if built[chunk.number]]
+        return done

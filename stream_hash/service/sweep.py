@@ -12,10 +12,13 @@ from collections.abc import Callable
 from stream_hash.clock import now_milliseconds
 from stream_hash.service.handle import IndexHandle
 from stream_hash.service.ingest import LEASE_MILLISECONDS
+from stream_hash.service.quality import fold
 
 
 def sweep(handle: IndexHandle, is_waiting: Callable[[str, str], bool], enqueue: Callable[[str, str], object]) -> int:
-    """Enqueue overdue batches again and forget old tombstones. Returns how many batches were enqueued.
+    """Enqueue overdue batches again, forget old tombstones, take up figures of quality.
+
+    Returns how many batches were enqueued.
 
     is_waiting, enqueue : given an index name and a batch id, whether its job waits on the queue, and putting
     it there. A job that waits is not enqueued again, or a long queue would grow without end; one that was
@@ -29,4 +32,5 @@ def sweep(handle: IndexHandle, is_waiting: Callable[[str, str], bool], enqueue: 
     horizon = handle.ledger.horizon()
     for partition in range(handle.settings.partitions):
         handle.store.purge(partition, horizon)
+    fold(handle, horizon)
     return len(lost)

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from stream_hash.clock import now_milliseconds
 from stream_hash.service.handle import IndexHandle
+from stream_hash.service.quality import current
 from stream_hash.storage.generations import CHUNK
 from stream_hash.storage.trainer_board import TrainerBoard
 
@@ -19,7 +20,8 @@ def training_status(handle: IndexHandle) -> dict[str, Any]:
 
     building, retiring : generations. reindex : how far the target has come, None when it is live everywhere. trainer :
     who works on it now. training : the last run. labelled : items with a label. labels_since : of these, those that
-    were labelled since that run.
+    were labelled since that run. quality : how good answers were along the stream (quality.py), None before
+    there is a mean.
     """
     handle.reload_states()
     board = TrainerBoard(handle.client, handle.name)
@@ -34,6 +36,7 @@ def training_status(handle: IndexHandle) -> dict[str, Any]:
         "training": {name: run.get(name) for name in SHORT} if run else None,
         "labelled": handle.reader.count_labelled(above=0, below=beyond),
         "labels_since": handle.reader.count_labelled(above=run.get("seen", 0) if run else 0, below=beyond),
+        "quality": current(handle).shown(),
     }
 
 
@@ -41,15 +44,18 @@ def generation_rows(handle: IndexHandle) -> list[dict[str, Any]]:
     """The generations and the runs of training, oldest first.
 
     A generation has a `state`: live, building, retiring or kept, and the `run` that made it, if one did. A run that
-    made none stands as a row without a generation, whose state is what was decided.
+    made none stands as a row without a generation, whose state is what was decided. quality : the mean of what
+    arriving items found while that generation answered, and how many they were.
     """
     handle.reload_states()
     retiring = {generation for some in handle.generations.retiring() for generation in some}
     runs = handle.trainer.runs()
     by_generation = {run["generation"]: run for run in runs if run.get("generation") is not None}
+    summary = current(handle)
     rows = [
         {
             **asdict(record),
+            "quality": summary.of_generation(record.generation),
             "state": _state(handle, record.generation, retiring),
             "run": by_generation.pop(record.generation, None),
         }
@@ -64,6 +70,7 @@ def generation_rows(handle: IndexHandle) -> list[dict[str, Any]]:
             "parent": run.get("parent"),
             "origin": None,
             "figures": run.get("figures") or {},
+            "quality": None,
             "state": run.get("decision"),
             "run": run,
         }

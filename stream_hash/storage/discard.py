@@ -19,7 +19,7 @@ from stream_hash.storage.places import BLOCK
 _AT_ONCE: Final = 1_000
 
 _OF_INDEX: Final = ("settings", "generations", "sequence", "pending", "leases", "sizes", "attempts", "failures")
-_OF_TRAINER: Final = ("trainer", "learner", "runs", "progress")
+_OF_TRAINER: Final = ("trainer", "learner", "runs", "progress", "quality", "figures")
 _OF_PARTITION: Final = ("state", "records", "free", "tombstones", "labelled")
 
 

@@ -27,6 +27,10 @@ Of an index, under `sh:{N}:`
 | learner        | string | a trainer's state, with the cursor up to which it has learned                |
 | runs           | list   | JSON records of the last 100 runs of training, newest first                  |
 | progress       | string | JSON: what the trainer is doing, for people; expires                         |
+| figures        | zset   | JSON [sequence number, generation, precision@10] of items that were asked     |
+|                |        | before they were stored, not yet in quality → sequence number                |
+| quality        | hash   | folded: the sequence number below which all figures are in summary; summary: |
+|                |        | JSON of their series, their drift and their means by generation              |
 | answer:R       | string | JSON: what became of request R to train; expires after an hour               |
 
 Of a partition, under `sh:{N:p}:`
@@ -103,6 +107,14 @@ class IndexKeys:
     @property
     def progress(self) -> str:
         return self.prefix + "progress"
+
+    @property
+    def figures(self) -> str:
+        return self.prefix + "figures"
+
+    @property
+    def quality(self) -> str:
+        return self.prefix + "quality"
 
     def answer(self, request: str) -> str:
         return f"{self.prefix}answer:{request}"

@@ -61,6 +61,29 @@ def test_query_gives_times_round_trips_and_a_row_for_each_radius(tmp_path: Path)
     assert "| radius 4" in tables
 
 
+def test_live_loses_nothing_and_answers_every_query_while_generations_replace_each_other(tmp_path: Path) -> None:
+    options = ("--items", "3000", "--minutes", "0.1", "--switches", "3", "--verifications", "3", "--clients", "2")
+    result, tables = run("live", tmp_path, *options)
+    assert result["machine"].keys() == MACHINE | {"server"}
+    counts = result["counts"]
+    for name in ("failed", "short", "doubled_in_answers", "violations", "violations_at_the_end", "pending"):
+        assert counts[name] == 0, result["errors"] + result["violations"]
+    for name in ("lost", "doubled", "deleted_and_there", "not_as_sent_last", "dead", "dead_letters"):
+        assert counts[name] == 0
+    assert counts["accepted"] == counts["applied"] == counts["accepted_by_the_producer"]
+    assert set(counts["changes"]) == {"upsert", "delete", "add again"}
+    assert counts["queries"] > 0
+    assert counts["switches"] == counts["by_gate"] + counts["by_force"] >= 3
+    assert counts["verifications"] == 3
+    generations = result["generations"]
+    assert [row["generation"] for row in generations] == list(range(1, counts["switches"] + 2))
+    assert generations[0]["decision"] == "lsh"
+    (rest, *_) = result["memory"]["rests"]
+    assert set(rest["second_generation"]) == {"bucket:n", "directory", "places:n", "(table of keys)"}
+    assert result["reindex"]["ingest_seconds"] > 0
+    assert "| items lost (target: 0)" in tables
+
+
 def test_startup_gives_both_times_and_their_ratio(tmp_path: Path) -> None:
     result, tables = run("startup", tmp_path, "--repetitions", "1")
     assert result["machine"].keys() == MACHINE

@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 import redis
 
+from stream_hash.cli.sparkline import sparkline
+from stream_hash.service.handle import IndexHandle
+from stream_hash.service.quality import Summary
+from stream_hash.storage.connection import connect
 from stream_hash.storage.ledger import DeadLetter, Ledger
+from stream_hash.storage.live_quality import Figure
 from stream_hash.storage.server import EmbeddedServer
 from tests.cli.support import DIMENSION, Cli
 
@@ -88,7 +93,7 @@ def test_status_of_an_index_gives_its_settings_counts_and_balance(cli: Cli, inde
     assert list(found) == [
         *("index", "dimension", "bits", "tables", "metric", "dtype", "partitions", "seed"),
         *("items", "generation", "accepted", "applied", "pending", "pending_batches", "dead"),
-        *("building", "retiring", "reindex", "trainer", "training", "labelled", "labels_since"),
+        *("building", "retiring", "reindex", "trainer", "training", "labelled", "labels_since", "quality"),
         *("generations", "buckets", "mean_bucket", "largest_bucket", "last_sequence"),
     ]
     assert (found["items"], found["accepted"], found["applied"]) == (300, 300, 300)
@@ -117,6 +122,33 @@ def test_status_of_the_server_names_engine_workers_queue_and_indexes(cli: Cli, i
     assert "workers   2 alive" in text
     assert "trainers  0 alive" in text
     assert any(line.split()[:2] == [index, "300"] for line in text.splitlines())
+
+
+def test_status_and_generations_show_how_good_answers_were(idle: Cli, name: str, serving: Path) -> None:
+    assert idle("create", name, "--dim", 2).code == 0
+    assert "quality          -\n" in idle("status", name).out
+    with connect(EmbeddedServer(serving).url) as client:
+        handle = IndexHandle(client, name)
+        handle.begin_first_generation(np.zeros((0, 2), np.float32))
+        summary = Summary()
+        for position in range(1, 201):
+            summary.add(Figure(position, 1, 0.2 if position <= 100 else 0.6))
+        assert handle.quality.fold(0, 201, summary.to_json())
+    assert "quality          precision@10 0.60 (+0.40) ▂▂▂▂▅▅▅▅\n" in idle("status", name).out
+    found = idle("status", name, "--json").json["quality"]
+    assert (found["precision"], found["trend"], found["figures"], found["position"]) == (0.6, 0.4, 200, 200)
+    assert found["points"][0] == [25, 0.2]
+    (row,) = idle("generations", name, "--json").lines
+    assert row["quality"] == {"precision": 0.4, "figures": 200}
+    heads, cells = idle("generations", name).out.splitlines()
+    assert heads.index("precision") + len("precision") == cells.index("0.40") + len("0.40")
+
+
+def test_a_sparkline_joins_neighbours_and_has_one_scale() -> None:
+    assert sparkline([]) == ""
+    assert sparkline([0.0, 0.5, 0.99, 1.0]) == "▁▅██"
+    assert sparkline([0.0, 0.5, 0.5, 1.0], width=2) == "▃▇"
+    assert len(sparkline([0.1] * 399)) == 40
 
 
 def test_dead_letters_are_shown_with_their_reasons(idle: Cli, name: str, serving: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import invariants
 import numpy as np
 import redis
+from figures import Figures
 from history import History, Watched
 from numpy.typing import NDArray
 from simulation import Actor, Scheduler, SimulatedClient
@@ -25,6 +26,7 @@ from stream_hash.errors import FencedError, ModelMissingError
 from stream_hash.numerics.model import Model
 from stream_hash.service import ingest, reindex, search, sweep, verify
 from stream_hash.service.handle import IndexHandle
+from stream_hash.service.scoring import Scorer
 from stream_hash.settings import IndexSettings
 from stream_hash.storage.codec import Batch
 from stream_hash.storage.trainer_state import Held
@@ -53,6 +55,10 @@ class World:
     published: dict[int, str] = field(default_factory=dict)
     busy: int = 0
     events: Counter[str] = field(default_factory=Counter)
+    figures: Figures = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.figures = Figures(self.history)
 
     def open(self) -> IndexHandle:
         return IndexHandle(self.client, "x")
@@ -90,6 +96,7 @@ def producer(batches: Sequence[tuple[str, Batch]]) -> Callable[[World, Actor], N
 def worker(world: World, _: Actor) -> None:
     """Takes jobs in any order, some of them without taking them from the queue; sweeps between them."""
     handle = world.open()
+    scorer = Scorer(lambda: now_milliseconds() / 1_000)
     while world.busy or world.jobs:
         if world.rng.random() < 0.1:
             _sweep(world, handle)
@@ -102,13 +109,13 @@ def worker(world: World, _: Actor) -> None:
         if isinstance(job, reindex.Chunk):
             reindex.build_chunk(handle, job.partition, job.generation, job.number)
         else:
-            _apply(handle, job[1])
+            _apply(handle, job[1], scorer)
 
 
-def _apply(handle: IndexHandle, batch: str) -> None:
+def _apply(handle: IndexHandle, batch: str, scorer: Scorer) -> None:
     """As the job does."""
     try:
-        ingest.apply_batch(handle, batch)
+        ingest.apply_batch(handle, batch, scorer=scorer)
     except redis.ConnectionError as error:
         handle.ledger.release(batch, now=now_milliseconds(), failure=str(error), blame_server=True)
 

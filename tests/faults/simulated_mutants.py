@@ -106,6 +106,9 @@ LEFT_OUT: Mapping[str, str] = {
     "the newest by text": _SIZE + "ten generations",
     "runs for ever": _SIZE + "a hundred runs",
     "the newest forgotten": "no caller keeps none",
+    "figures for ever": _SIZE + "2,000 figures",
+    "the oldest figures kept": _SIZE + "2,000 figures",
+    "nobody asked": _SIZE + "figures enough to tell a drop from chance",
 }
 """Mutants of the scripts that no order of events can show, each with the reason."""
 

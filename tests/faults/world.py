@@ -22,7 +22,7 @@ from simulation import Faults, Scheduler, SimulatedClient
 
 from stream_hash import clock
 from stream_hash.numerics.model import Model, lsh_model
-from stream_hash.service import ingest, reindex, sweep, verify
+from stream_hash.service import ingest, reindex, scoring, sweep, verify
 from stream_hash.service.handle import IndexHandle
 from stream_hash.settings import IndexSettings
 from stream_hash.storage import generations, inspect, models, scripts, store
@@ -45,6 +45,11 @@ SMALL: tuple[tuple[Any, str, int], ...] = (
     (store, "PURGE_AT_ONCE", 2),
     (ingest, "LEASE_MILLISECONDS", LEASE_MILLISECONDS),
     (sweep, "LEASE_MILLISECONDS", LEASE_MILLISECONDS),
+    (scoring, "QUERIES", 2),
+    (scoring, "PAUSE_SECONDS", 0.1),
+    # time enough to score every batch
+    (scoring, "SHARE", 1e9),
+    (scoring, "SAVED_SECONDS", 1e9),
 )
 """Bounds as small as the indexes are here, so that what takes several calls in earnest does so too."""
 
@@ -144,6 +149,8 @@ def _in_place(client: SimulatedClient, world: World, texts: Mapping[str, str] | 
         name = names[args[1] if args[0] == "EVALSHA" else _sha1(args[1])]
         if name == "write":
             world.history.wrote(args[4], args[6:], reply)
+        elif name.startswith("quality"):
+            world.figures.called(name, args[4:], reply)
         else:
             fences.called(name, args[3], args[4:], reply)
 
@@ -196,6 +203,8 @@ def _end(world: World, batches: list[tuple[str, Batch]]) -> None:
         assert (partition.building, partition.retiring) == ("", []), "a generation is not done with"
         assert all(r.number is not None for r in partition.records.values()), "a tombstone is kept for ever"
     _check_items(world, handle, batches)
+    world.figures.check(handle)
+    world.events["figures"] += len(world.figures.positions)
     assert verify.verify(handle).violations == []
 
 

@@ -472,3 +472,23 @@ def test_an_index_that_is_discarded_while_it_is_rebuilt_leaves_nothing(client: C
     discard(client, "x", handle.settings)
     left = [key for key in client.scan_iter(match="sh:{x*") if b":receipt:" not in key]
     assert left == []
+
+
+def test_no_more_partitions_are_built_together_than_come_to_a_few_chunks(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reindex_module, "GROUP_CHUNKS", 2)
+    handle = opened(client, IndexSettings(DIMENSION, bits=6, partitions=5), 200)
+    token = lead(handle)
+    generation = publish(handle, 7, token)
+    building: list[list[int]] = []
+
+    def run(chunks: Sequence[Chunk]) -> Iterator[None]:
+        handle.reload_states()
+        building.append([p for p, state in enumerate(handle.states) if state.building == generation])
+        assert {chunk.partition for chunk in chunks} == set(building[-1])
+        yield from in_process(handle)(chunks)
+
+    reindex(handle, token, generation, run=run)
+    assert building == [[0, 1], [2, 3], [4]]
+    check(client)

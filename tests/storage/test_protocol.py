@@ -8,6 +8,7 @@ import fakeredis
 import generation_protocol
 import protocol
 import pytest
+import quality_protocol
 import redis
 import trainer_protocol
 from protocol import Bench
@@ -21,6 +22,7 @@ SCENARIOS = (
     *protocol.LEDGER_SCENARIOS,
     *generation_protocol.SCENARIOS,
     *trainer_protocol.SCENARIOS,
+    *quality_protocol.SCENARIOS,
 )
 
 
@@ -206,6 +208,15 @@ MUTANTS = {
     "models left": ("trainer_forget", "redis.call('UNLINK', prefix .. 'model:' .. generation)", "", 0),
     "the newest by text": ("trainer_forget", "tonumber(one) > tonumber(other)", "one > other", 0),
     "the newest forgotten": ("trainer_forget", "math.max(1, tonumber(ARGV[2]))", "tonumber(ARGV[2])", 0),
+    "figures of any attempt": ("quality_add", "~= '1' -- rule: first attempt", "== ''", 0),
+    "figures after a failure": ("quality_add", "== 1 then -- rule: never failed", "== 2 then", 0),
+    "figures twice": ("quality_add", "== 0 then -- rule: once", ">= 0 then", 0),
+    "figures for ever": ("quality_add", "redis.call('ZREMRANGEBYRANK', figures, 0, -tonumber(ARGV[2]) - 1)", "", 0),
+    "the oldest figures kept": ("quality_add", "0, -tonumber(ARGV[2]) - 1)", "tonumber(ARGV[2]), -1)", 0),
+    "folded upon another": ("quality_fold", "~= ARGV[1] then -- rule: once", "== '' then", 0),
+    "folded and left": ("quality_fold", "redis.call('ZREMRANGEBYSCORE'", "redis.call('ZRANGEBYSCORE'", 0),
+    "folded beyond": ("quality_fold", "'(' .. ARGV[2]", "ARGV[2]", 0),
+    "nobody asked": ("quality_fold", "if ARGV[4] then", "if false then", 0),
 }
 
 
@@ -233,6 +244,7 @@ def test_each_mutant_is_a_script_still(real_client: redis.Redis) -> None:
 def _likely_first(script: str) -> list[Callable[[Bench], None]]:
     """All scenarios, those about the script's own part of the protocol first."""
     parts = {"generation": generation_protocol.SCENARIOS, "trainer": trainer_protocol.SCENARIOS}
+    parts["quality"] = quality_protocol.SCENARIOS
     own = parts.get(script.partition("_")[0], ())
     return [*own, *(scenario for scenario in SCENARIOS if scenario not in own)]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -224,3 +225,21 @@ def test_a_chunk_of_an_index_that_is_another_by_now_is_dropped(broker: Any, hand
     build(context, "x", f"0:{handle_generation}:0")
     assert other.generations.switch(0, handle_generation, token) is None
     check(broker, handle_generation)
+
+
+def test_partitions_that_are_small_are_built_together(broker: Any) -> None:
+    broker.flushall()
+    handle = opened(broker, replace(SMALL, partitions=5), ITEMS)
+    token = lead(handle)
+    generation = publish(handle, 7, token)
+    together: list[set[int]] = []
+
+    def run(chunks: Sequence[Chunk]) -> Iterator[None]:
+        together.append({chunk.partition for chunk in chunks})
+        yield from spread(chunks)
+
+    spread = Spread(handle, broker)
+    with working(broker):
+        reindex(handle, token, generation, run=run)
+    assert together == [set(range(5))]
+    check(broker, generation)

@@ -41,6 +41,8 @@ _OF_AN_INDEX: Final = (
     "horizon",
     "lease",
     "publish",
+    "quality_add",
+    "quality_fold",
     "release",
 )
 
