@@ -28,6 +28,13 @@ class UsageError(StreamHashError):
     exit_code = 2
 
 
+class UnlearnableError(UsageError, ValueError):
+    """Nothing can be learned from these items, labels or parameters.
+
+    A ValueError as well: that is what callers of scikit-learn's estimators expect.
+    """
+
+
 class InvalidItemError(UsageError):
     """An item cannot be stored: its id, vector, label or metadata breaks a limit."""
 

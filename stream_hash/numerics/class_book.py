@@ -12,9 +12,9 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from stream_hash.errors import UnlearnableError
 from stream_hash.numerics.code_words import distinct_columns, extend_words
 from stream_hash.numerics.directions import extend_directions, frame_directions
-from stream_hash.numerics.unlearnable import UnlearnableError
 
 
 class ClassBook:
@@ -39,7 +39,7 @@ class ClassBook:
         fresh = np.array([label for label in found.tolist() if label not in known], dtype=found.dtype)
         if len(fresh) and known and (fresh.dtype.kind == "U") != (self.classes.dtype.kind == "U"):
             raise UnlearnableError(
-                f"label {fresh[0]!r} is of another kind than {self.classes[0]!r}",
+                f"label {fresh.tolist()[0]!r} is of another kind than {self.classes.tolist()[0]!r}",
                 remedy="give all labels as text, or all as whole numbers",
             )
         if len(fresh):
@@ -80,11 +80,17 @@ class ClassBook:
         if self.frames and not old and count > 1:
             self.directions = frame_directions(np.random.default_rng(self.seed), self.words.shape[1], count)
             self.words = np.where(self.directions.T >= 0, 1, -1).astype(np.int8)
+        elif self.frames and taken + count > 2 ** self.words.shape[1]:
+            # no words are left that are all different; posteriors of classes that share one still differ in size
+            draw = np.random.default_rng([self.seed, taken]).integers(2, size=(count, self.words.shape[1]))
+            self.words = np.vstack([self.words, (2 * draw - 1).astype(np.int8)])
         else:
             self.words = extend_words(self.words, count, self.seed)
-            if self.frames and old:
-                self.directions = extend_directions(self.directions, self.words[taken:])
-            else:
-                self.directions = self.words.T.astype(np.float64)
+        if len(self.words) > self.directions.shape[1]:
+            self.directions = (
+                extend_directions(self.directions, self.words[taken:])
+                if self.frames and old
+                else self.words.T.astype(np.float64)
+            )
         self.classes = np.concatenate([self.classes, fresh]) if old else fresh
         self.counts = np.concatenate([self.counts, np.zeros(count)])

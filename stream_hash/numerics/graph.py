@@ -22,7 +22,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from stream_hash.numerics.unlearnable import UnlearnableError
+from stream_hash.errors import UnlearnableError
 
 
 class Graph(Protocol):

@@ -62,6 +62,9 @@ from stream_hash.numerics.starts import first_hyperplanes
 EPOCHS = 10
 """Passes of the passive-aggressive learner over the items of a batch fit."""
 
+MANY = 1_000
+"""Classes to expect of a stream that does not say which."""
+
 REPEATS = 3
 """Its passes over the items of one `partial_fit`: one leaves a twentieth of the precision behind."""
 
@@ -156,7 +159,7 @@ class GRH(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         classes, member = read_labels([None] * len(x) if y is None else y, len(x))
         if len(classes) == 1:
             raise UnlearnableError(
-                f"all labelled items are of 1 class, {classes[0]!r}",
+                f"all labelled items are of 1 class, {classes.tolist()[0]!r}",
                 why="hyperplanes are learned from what tells classes apart",
                 remedy="give items of two classes or more, or no labels",
             )
@@ -186,8 +189,8 @@ class GRH(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
             raise UnlearnableError("partial_fit requires y, but y is None", remedy="give labels; -1 where unknown")
         found, member = read_labels(y, len(x))
         if first:
-            expected = found if classes is None else read_labels(classes, len(classes))[0]
-            self._begin(x, max(2, len(expected)))
+            expected = found[:0] if classes is None else read_labels(classes, len(classes))[0]
+            self._begin(x, len(expected) or MANY)
             if classes is not None:
                 self._book.meet(expected, sp.csr_array((0, len(expected))))
         elif not hasattr(self, "words_"):
@@ -338,8 +341,9 @@ class GRH(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         x = validate_data(self, X, dtype=[np.float64, np.float32], reset=False, ensure_all_finite=False)
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found, and named, below
             margins = in_rows(self.feature_map_, x, self.hyperplanes_, self.offsets_)
-        if not np.isfinite(margins.sum()):
+        if not np.isfinite(margins.sum(dtype=np.float64)):
             assert_all_finite(x, input_name="X")
+            raise UnlearnableError("X holds numbers too large to be hashed", remedy="scale the vectors down")
         return margins
 
     def transform(self, X: ArrayLike) -> NDArray[np.uint8]:

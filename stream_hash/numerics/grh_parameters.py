@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import numbers
 from typing import Any
 
 from stream_hash.errors import UnlearnableError
+from stream_hash.numerics.whole_numbers import check_whole
 
 CHOICES: dict[str, tuple[Any, ...]] = {
     "learner": ("ridge", "svm", "pa", "mlp"),
@@ -27,8 +27,7 @@ def check_parameters(parameters: dict[str, Any]) -> None:
         if parameters[name] not in allowed:
             raise UnlearnableError(f"{name} is {parameters[name]!r}", remedy=f"choose one of {allowed}")
     for name in ("n_bits", "n_components", "n_iter", "n_neighbors", "n_hidden"):
-        if not isinstance(parameters[name], numbers.Integral) or parameters[name] < 1:
-            raise UnlearnableError(f"{name} is {parameters[name]}", remedy="take a whole number of 1 or more")
+        check_whole(name, parameters[name])
     for name in ("alpha", "graph_weight"):
         if not 0 <= parameters[name] <= 1:
             raise UnlearnableError(f"{name} is {parameters[name]}", remedy="take a weight from 0 to 1")

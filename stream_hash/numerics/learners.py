@@ -23,7 +23,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_hash.numerics.unlearnable import UnlearnableError
+from stream_hash.errors import UnlearnableError
 
 Floats: TypeAlias = NDArray[np.float64]
 Hyperplanes: TypeAlias = tuple[Floats, Floats]

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stream_hash.errors import UnlearnableError
 from stream_hash.numerics.code_words import distinct_columns, extend_words, guaranteed_distance, least_distance
 from stream_hash.numerics.directions import extend_directions, frame_directions
-from stream_hash.numerics.unlearnable import UnlearnableError
 
 
 def words(count: int, bits: int, seed: int = 0) -> np.ndarray:

@@ -6,10 +6,10 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stream_hash.errors import UnlearnableError
 from stream_hash.numerics.graph import AffinityGraph, LabelGraph, MixedGraph, neighbour_graph
 from stream_hash.numerics.labels import read_labels
 from stream_hash.numerics.smoothing import smoothed
-from stream_hash.numerics.unlearnable import UnlearnableError
 
 CARS_AND_TIGERS = ["car", "car", "car", "tiger", "tiger", "tiger"]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge as OracleRidge
 
-from stream_hash.errors import IntegrityError
+from stream_hash.errors import IntegrityError, UnlearnableError
 from stream_hash.numerics import learners
 from stream_hash.numerics.feature_maps import (
     Hidden,
@@ -16,7 +16,6 @@ from stream_hash.numerics.feature_maps import (
     rbf_kernel,
 )
 from stream_hash.numerics.learners import PassiveAggressive, Ridge, hidden_layer, svm_hyperplanes
-from stream_hash.numerics.unlearnable import UnlearnableError
 
 
 def problem(count: int = 300, dimension: int = 8, outputs: int = 4, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

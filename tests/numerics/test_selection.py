@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from conventions import checks_of
+from sklearn.datasets import load_digits
+
+from stream_hash.errors import UnlearnableError
+from stream_hash.numerics.grh import GRH
+from stream_hash.numerics.selection import GRHCV, default_grid, leave_one_out
+
+SMALL = {"C": [3.0], "n_learned": [4, 8]}
+
+
+@checks_of([GRHCV(GRH(8, n_components=50, random_state=0), grid=SMALL, n_splits=2, random_state=0)])
+def test_it_keeps_the_conventions_of_scikit_learn(estimator: Any, check: Any) -> None:
+    check(estimator)
+
+
+def test_precision_and_bucket_share_by_hand() -> None:
+    # two bits; items 0 and 1 share a bucket, 2 is one bit away, 3 is two bits away
+    margins = np.array([[1.0, 3.0], [2.0, 1.0], [-1.0, 1.0], [-1.0, -5.0]])
+    relevant = np.array([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]], dtype=bool)
+    # all three others are wanted, since so few are mostly chance
+    assert leave_one_out(margins, relevant, 0.01) == pytest.approx((1 / 3, 2 / 12))
+
+
+def test_candidates_come_in_the_order_of_their_cost_and_a_cut_bucket_counts_by_its_mean() -> None:
+    near = np.tile([[5.0, 1.0]], (4, 1))
+    far = np.tile([[5.0, -1.0]], (8, 1))
+    margins = np.vstack([near, far])
+    relevant = np.zeros((12, 12), dtype=bool)
+    relevant[:4, :4] = True
+    relevant[:4, 4:6] = True
+    # of a near item's 5 candidates 3 are from its bucket, and 2 of the far bucket's 8, of which a quarter is relevant
+    near_hits, far_hits = 3 + 2 * 2 / 8, 0.0
+    precision, share = leave_one_out(margins, relevant, 0.01)
+    assert precision == pytest.approx((4 * near_hits + 8 * far_hits) / 12 / 5)
+    assert share == pytest.approx((4 * 3 + 8 * 7) / (12 * 11))
+
+
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    x, y = load_digits(return_X_y=True)
+    return x[:400], y[:400]
+
+
+def test_the_mean_bucket_stays_within_its_part_of_the_budget() -> None:
+    x, y = digits()
+    estimator = GRH(12, n_components=100, random_state=0)
+    grid = {"n_learned": [6, 12], "temperature": [4.0, 16.0]}
+    wide = GRHCV(estimator, grid=grid, budget_share=0.5, n_splits=3, random_state=0).fit(x, y)
+    narrow = GRHCV(estimator, grid=grid, budget_share=0.1, n_splits=3, random_state=0).fit(x, y)
+    shares = [
+        next(t["bucket_share"] for t in m.trials_[::-1] if m.params_.items() <= t.items()) for m in (wide, narrow)
+    ]
+    assert shares[1] <= 0.1 / 3 < shares[0]
+    assert len(wide.trials_) == 4
+    best = max(wide.trials_[2:], key=lambda t: t["precision"])
+    assert best["temperature"] == wide.params_["temperature"]
+
+
+def test_no_fold_takes_a_whole_class_away() -> None:
+    x, y = digits()
+    few = np.concatenate([np.flatnonzero(y == label)[:2] for label in range(10)])
+    model = GRHCV(GRH(8, n_components=50), grid=SMALL, n_splits=2, random_state=0)
+    for trial in model.fit(x[few], y[few]).trials_:
+        assert np.isfinite(trial["precision"])
+
+
+def test_nothing_fits_and_the_smallest_buckets_are_taken() -> None:
+    x, y = digits()
+    model = GRHCV(GRH(4, n_components=50), grid={"n_learned": [2, 4]}, budget_share=1e-4, n_splits=2, random_state=0)
+    trials = model.fit(x, y).trials_
+    assert model.params_["n_learned"] == min(trials, key=lambda t: t["bucket_share"])["n_learned"]
+
+
+def test_what_is_chosen_is_what_hashes() -> None:
+    x, y = digits()
+    estimator = GRH(8, n_components=50, random_state=3)
+    model = GRHCV(estimator, grid=SMALL, n_splits=2, random_state=0).fit(x, y)
+    again = GRH(8, n_components=50, random_state=3).set_params(**model.params_).fit(x, y)
+    assert (model.decision_function(x) == again.decision_function(x)).all()
+    assert estimator.C is None
+
+
+def test_items_without_labels_and_with_several_are_taken() -> None:
+    x, y = digits()
+    labels = [None if i % 3 == 0 else [int(label), int(label) // 2 + 10] for i, label in enumerate(y)]
+    model = GRHCV(GRH(8, n_components=50), grid=SMALL, n_splits=2, random_state=0).fit(x, labels)
+    assert len(model.estimator_.classes_) == 15
+
+
+def test_the_default_grid_tries_what_a_grh_takes() -> None:
+    model = GRH(16)
+    for name, values in default_grid(model).items():
+        for value in values:
+            model.set_params(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [({"n_splits": 1}, "do not make 1 folds"), ({"budget_share": 0.0}, "budget_share=0.0"), ({"fill": 0.0}, "fill=0")],
+)
+def test_bad_parameters_are_named_with_what_to_do(settings: dict[str, Any], says: str) -> None:
+    x, y = digits()
+    with pytest.raises(UnlearnableError, match=says) as raised:
+        GRHCV(**settings).fit(x, y)
+    assert raised.value.remedy
