@@ -7,6 +7,12 @@ precision      the share of an item's own class among the first candidates in qu
                the budget would be of so few items; a bucket that the budget cuts counts by its mean
 bucket_share   the share of the other items in an item's own bucket: the mean bucket that a query meets
 
+With measure="bucket", precision is that of an item's own bucket alone, none where nobody shares it: for searches at
+radius 0. fill=1 lets such a bucket take the whole budget.
+
+With measure="ranking", precision is the mean average precision of ranking the others by Hamming distance instead: for
+codes that are compared and not looked up. Buckets do not matter then.
+
 Of two models with equal precision the one with smaller buckets is better, since exact rank then chooses among nearer
 items, and the last bucket of a search overshoots its budget by less. So taken is the best precision among those whose
 mean bucket is at most `fill` of the budget.
@@ -26,6 +32,7 @@ from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from stream_hash.errors import UnlearnableError
+from stream_hash.numerics.evaluation import expected_average_precisions
 from stream_hash.numerics.grh import GRH
 from stream_hash.numerics.labels import read_labels
 
@@ -42,6 +49,7 @@ class GRHCV(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-le
     estimator : what to begin from; None for GRH(n_bits). n_bits : of that. grid : values to try by parameter, in the
     order in which they are chosen; None for C, power, n_learned and temperature. budget_share : the candidates of a
     search, as a share of all items; 0.005 is 300 of 60,000. fill : how much of the budget the mean bucket may be.
+    measure : "budget", "bucket" or "ranking".
     n_splits : folds, 2 or more. random_state : an int, or None for other folds every time.
 
     After `fit`:
@@ -57,6 +65,7 @@ class GRHCV(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-le
         grid: Mapping[str, Sequence[Any]] | None = None,
         budget_share: float = 0.005,
         fill: float = 1 / 3,
+        measure: str = "budget",
         n_splits: int = 5,
         random_state: int | None = None,
     ) -> None:
@@ -65,6 +74,7 @@ class GRHCV(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-le
         self.grid = grid
         self.budget_share = budget_share
         self.fill = fill
+        self.measure = measure
         self.n_splits = n_splits
         self.random_state = random_state
 
@@ -79,6 +89,8 @@ class GRHCV(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-le
                 f"budget_share={self.budget_share}, fill={self.fill}",
                 remedy="take shares above 0, and of all at most 1",
             )
+        if self.measure not in ("budget", "bucket", "ranking"):
+            raise UnlearnableError(f"measure is {self.measure!r}", remedy="take 'budget', 'bucket' or 'ranking'")
         x = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
         if y is None:
             raise UnlearnableError("requires y to be passed, but the target y is None", remedy="give labels")
@@ -135,8 +147,12 @@ class GRHCV(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-le
             held_out = looked_at[fold :: self.n_splits]
             training = np.concatenate([np.setdiff1d(looked_at, held_out), unlabelled])
             margins = clone(model).fit(x[training], y[training]).decision_function(x[held_out])
-            shared = member[held_out] @ member[held_out].T
-            found.append(leave_one_out(margins, shared.toarray() > 0, self.budget_share))
+            relevant = (member[held_out] @ member[held_out].T).toarray() > 0
+            if self.measure == "ranking":
+                found.append((mean_average_precision(margins, relevant), 0.0))
+            else:
+                precision, share = leave_one_out(margins, relevant, self.budget_share)
+                found.append((bucket_precision(margins, relevant) if self.measure == "bucket" else precision, share))
         precision, bucket_share = np.mean(found, axis=0)
         return {"precision": float(precision), "bucket_share": float(bucket_share)}
 
@@ -157,6 +173,26 @@ def default_grid(model: Any) -> dict[str, list[Any]]:
         "n_learned": sorted({max(1, round(share * bits)) for share in (0.625, 0.75, 1.0)}),
         "temperature": [4.0, 8.0, 16.0],
     }
+
+
+def mean_average_precision(margins: NDArray[np.floating[Any]], relevant: NDArray[np.bool_]) -> float:
+    """Of ranking the others by Hamming distance, ties in random order. Shapes as in `leave_one_out`."""
+    n, bits = margins.shape
+    signs = np.where(margins >= 0, 1.0, -1.0)
+    distances = np.rint((bits - signs @ signs.T) / 2).astype(np.int64)
+    np.fill_diagonal(distances, bits + 1)  # a level of its own, left out
+    flat = distances + (bits + 2) * np.arange(n)[:, None]
+    totals = np.bincount(flat.ravel(), minlength=n * (bits + 2)).reshape(n, -1)[:, :-1]
+    hits = np.bincount(flat[relevant], minlength=n * (bits + 2)).reshape(n, -1)[:, :-1]
+    return float(expected_average_precisions(totals, hits).mean())
+
+
+def bucket_precision(margins: NDArray[np.floating[Any]], relevant: NDArray[np.bool_]) -> float:
+    """The mean share of relevant ones among those in an item's own bucket. Shapes as in `leave_one_out`."""
+    signs = np.where(margins >= 0, 1.0, -1.0)
+    own = signs @ signs.T == signs.shape[1]
+    np.fill_diagonal(own, False)
+    return float(((own & relevant).sum(axis=1) / np.maximum(own.sum(axis=1), 1)).mean())
 
 
 def leave_one_out(

@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 
 from stream_hash.errors import UnlearnableError
 from stream_hash.numerics.grh import GRH
-from stream_hash.numerics.selection import GRHCV, default_grid, leave_one_out
+from stream_hash.numerics.selection import GRHCV, bucket_precision, default_grid, leave_one_out, mean_average_precision
 
 SMALL = {"C": [3.0], "n_learned": [4, 8]}
 
@@ -25,6 +25,8 @@ def test_precision_and_bucket_share_by_hand() -> None:
     relevant = np.array([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]], dtype=bool)
     # all three others are wanted, since so few are mostly chance
     assert leave_one_out(margins, relevant, 0.01) == pytest.approx((1 / 3, 2 / 12))
+    # 0 and 1 find each other, the others nobody
+    assert bucket_precision(margins, relevant) == pytest.approx(2 / 4)
 
 
 def test_candidates_come_in_the_order_of_their_cost_and_a_cut_bucket_counts_by_its_mean() -> None:
@@ -39,6 +41,37 @@ def test_candidates_come_in_the_order_of_their_cost_and_a_cut_bucket_counts_by_i
     precision, share = leave_one_out(margins, relevant, 0.01)
     assert precision == pytest.approx((4 * near_hits + 8 * far_hits) / 12 / 5)
     assert share == pytest.approx((4 * 3 + 8 * 7) / (12 * 11))
+
+
+def test_ranking_is_judged_by_average_precision() -> None:
+    rng = np.random.default_rng(0)
+    margins = rng.normal(size=(30, 6))
+    y = rng.integers(3, size=30)
+    relevant = y[:, None] == y
+    bits = margins >= 0
+    found = []
+    for item in range(30):
+        others = np.delete(np.arange(30), item)
+        distances = (bits[others] != bits[item]).sum(axis=1)
+        draws = []
+        for _ in range(300):
+            order = others[np.lexsort([rng.random(29), distances])]
+            hits = relevant[item, order]
+            draws.append((np.cumsum(hits) / np.arange(1, 30))[hits].mean())
+        found.append(np.mean(draws))
+    assert mean_average_precision(margins, relevant) == pytest.approx(np.mean(found), abs=0.01)
+
+
+def test_the_measure_decides_what_is_chosen() -> None:
+    x, y = digits()
+    estimator = GRH(12, n_components=100, random_state=0)
+    grid = {"n_learned": [4, 8, 12]}
+    model = GRHCV(estimator, grid=grid, measure="ranking", n_splits=3, random_state=0).fit(x, y)
+    assert model.params_["n_learned"] == max(model.trials_, key=lambda t: t["precision"])["n_learned"]
+    assert {t["bucket_share"] for t in model.trials_} == {0.0}
+    alone = GRHCV(estimator, grid=grid, measure="bucket", fill=1_000.0, n_splits=3, random_state=0).fit(x, y)
+    assert [t["precision"] for t in alone.trials_] != [t["precision"] for t in model.trials_]
+    assert alone.params_["n_learned"] == max(alone.trials_, key=lambda t: t["precision"])["n_learned"]
 
 
 def digits() -> tuple[np.ndarray, np.ndarray]:
@@ -101,7 +134,12 @@ def test_the_default_grid_tries_what_a_grh_takes() -> None:
 
 @pytest.mark.parametrize(
     ("settings", "says"),
-    [({"n_splits": 1}, "do not make 1 folds"), ({"budget_share": 0.0}, "budget_share=0.0"), ({"fill": 0.0}, "fill=0")],
+    [
+        ({"n_splits": 1}, "do not make 1 folds"),
+        ({"budget_share": 0.0}, "budget_share=0.0"),
+        ({"fill": 0.0}, "fill=0"),
+        ({"measure": "x"}, "measure is 'x'"),
+    ],
 )
 def test_bad_parameters_are_named_with_what_to_do(settings: dict[str, Any], says: str) -> None:
     x, y = digits()
