@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-import resource
-import subprocess
-import sys
 import time
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
+from benchmarks.dataset import gist_like
 from benchmarks.quality_data import Labelled
 from benchmarks.report import Spread, progress
 from stream_hash.numerics.grh import GRH
 
-REPETITIONS = 7
+REPETITIONS = 15
 LABELS = 1_198
 ENCODED = 60_000
 
 
 def cost(data: Labelled, queries: int, splits: int) -> list[list[str]]:  # noqa: ARG001  # as all sections
-    """Ratios of times, and peaks of memory."""
+    """Ratios of times, by one thread of the linear algebra; peaks of memory."""
+    with threadpool_limits(1):
+        return _times(data) + _memory(data)
+
+
+def _times(data: Labelled) -> list[list[str]]:
     from sklearn.linear_model import Ridge
 
     x, y = data.vectors[:LABELS].astype(np.float64), data.labels[:LABELS]
@@ -55,12 +60,15 @@ def cost(data: Labelled, queries: int, splits: int) -> list[list[str]]:  # noqa:
         rows.append(
             _ratio(f"encoding {ENCODED:,}, {name}", "its bare products", lambda f=fitted: f.transform(vectors), bare)
         )
+    return rows
+
+
+def _memory(data: Labelled) -> list[list[str]]:
+    rows = []
     for labels in (5_000, 10_000, 20_000):
         progress(f"memory, {labels} labels")
-        command = [sys.executable, "-m", "benchmarks.quality_cost", str(labels), str(data.vectors.shape[1])]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        before, after = (int(part) for part in done.stdout.split())
-        rows.append([f"peak memory, {labels:,} labels × 64 bits", "", f"{after:,} MB", f"{before:,} MB before"])
+        peak = _peak(labels, data.vectors.shape[1])
+        rows.append([f"peak memory, {labels:,} labels × 64 bits", "", f"{peak / 2**20:,.0f} MiB", ""])
     return rows
 
 
@@ -78,18 +86,12 @@ def _ratio(name: str, against: str, ours: Callable[[], Any], theirs: Callable[[]
     return [name, against, Spread.of(ratios).shown(2), Spread.of(seconds).shown(3)]
 
 
-def _peak(labels: int, dimension: int) -> None:
-    """Print the peak memory of this process in MB, before and after a fit."""
-    from benchmarks.dataset import gist_like
-
+def _peak(labels: int, dimension: int) -> int:
+    """Bytes that a fit to so many items of 64 bits allocates at its peak, beyond the items themselves."""
     x, y = gist_like(np.random.default_rng(0), labels)
-    # scikit-learn's imports are not the model's memory
-    GRH(8, n_components=10).fit(x[:100, :dimension], y[:100])
-    unit = 1024 if sys.platform == "linux" else 1024 * 1024
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // unit
-    GRH(64, n_learned=64, random_state=0).fit(x[:, :dimension], y)
-    print(before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // unit)  # to the parent
-
-
-if __name__ == "__main__":
-    _peak(int(sys.argv[1]), int(sys.argv[2]))
+    x = np.ascontiguousarray(x[:, :dimension])
+    tracemalloc.start()
+    GRH(64, n_learned=64, random_state=0).fit(x, y)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak
