@@ -9,8 +9,8 @@
     cost        training and encoding against a ridge solve and a matrix product; memory against items
 
 Each is averaged over splits, given as mean ± standard error. Parameters are chosen by cross-validation among the
-training items (numerics/selection.py), or are the defaults; seed 0 was used in development and is not among the splits.
-Nothing is timed but under "cost", there side by side in one process.
+training items (numerics/selection.py), or are the defaults, but where a section sets them; seed 0 was used in
+development and is not among the splits. Nothing is timed but under "cost", there side by side in one process.
 """
 
 from __future__ import annotations

@@ -41,6 +41,7 @@ def search(data: Labelled, queries: int, splits: int) -> list[list[str]]:
             "ITQ": ITQ(random_state=seed),
             "tutorial's GRH": TutorialGRH(n_iter=TUTORIAL_ROUNDS, random_state=seed),
             "GRH, defaults": GRH(random_state=seed),
+            "GRH, all bits learned": GRH(n_learned=16, random_state=seed),
             "GRH, chosen for radius 0": GRHCV(
                 budget_share=share[MOST_AT_RADIUS_0], fill=1.0, measure="bucket", random_state=seed
             ),

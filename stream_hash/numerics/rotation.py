@@ -14,7 +14,8 @@ Our departures:
    turns then improve. The paper stops at n_bits = rank.
 2. More principal directions than bits (n_components): R has orthonormal columns, and what the turns lower is
    ‖V − B·Rᵀ‖², which is the same as Q where R is square. The bits then see variance the paper throws away.
-3. whitening: V's columns are divided by their variances to that power, 0 to 1/2. A little of it makes bits less alike.
+3. whitening: V's columns are divided by their variances, as shares of the largest, to that power, 0 to 1/2. A little
+   of it makes bits less alike.
 4. The loss is reported divided by the count of items.
 """
 
