@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from stream_hash.errors import UnlearnableError
 from stream_hash.numerics.code_words import distinct_columns, extend_words
 from stream_hash.numerics.directions import extend_directions, frame_directions
+from stream_hash.numerics.learners import check_names
 
 
 class ClassBook:
@@ -70,7 +71,9 @@ class ClassBook:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> ClassBook:
-        book = cls.__new__(cls)
+        """Raises IntegrityError when the arrays are not those of a book."""
+        book = cls(1, 0, frames=False)
+        check_names(arrays, vars(book))
         for name, value in arrays.items():
             setattr(book, name, value.copy() if value.ndim else value.item())
         return book

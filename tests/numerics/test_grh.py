@@ -161,6 +161,18 @@ def test_the_order_of_the_items_does_not_decide_what_the_rest_divide() -> None:
     assert sizes == pytest.approx([0.5, 0.5], rel=0.1)
 
 
+@pytest.mark.parametrize("learner", ["pa", "ridge"])
+def test_arrays_that_are_missing_from_a_stored_online_model_are_found(learner: str) -> None:
+    x, y = blobs()
+    arrays = GRH(8, learner=learner, n_components=50, random_state=0).partial_fit(x, y).to_arrays()
+    inner = [name for name in arrays if name.startswith(("online.", "book."))]
+    assert len(inner) > 8
+    for name in inner:
+        with pytest.raises(IntegrityError) as raised:
+            GRH.from_arrays({other: value for other, value in arrays.items() if other != name})
+        assert raised.value.why == "missing or unknown: " + name.split(".")[1]
+
+
 # ---- the update
 
 
