@@ -21,7 +21,7 @@ from stream_hash.cli.signals import ignore_signals, signals_that_end
 from stream_hash.environment import Environment
 from stream_hash.errors import StreamHashError, UsageError
 from stream_hash.numerics.comparison import Data, Settings, Trial, compare
-from stream_hash.numerics.methods import HYPERPLANES, METHODS
+from stream_hash.numerics.methods import DEFAULTS, HYPERPLANES, METHODS
 from stream_hash.numerics.protocol import SEED, split
 from stream_hash.numerics.summary import MEASURES, Row, spread_over, summarise
 from stream_hash.settings import MAX_BITS
@@ -77,7 +77,8 @@ def _methods(ctx: click.Context, param: click.Parameter, value: str | None) -> t
 @click.option(
     "--methods",
     callback=_methods,
-    help=f"Which to compare. [default: {','.join(METHODS)}; with --index {','.join(HYPERPLANES)}]",
+    help=f"Which of {', '.join(METHODS)} to compare. "
+    f"[default: {','.join(DEFAULTS)}; with --index {','.join(HYPERPLANES)}]",
 )
 @click.option("--bits", type=Numbers(1, LONGEST_CODE), default="16", show_default=True, help="Lengths of a code.")
 @click.option("--radius", "radii", type=Numbers(0, LONGEST_CODE), default="0..4", show_default=True, help="Radii.")
@@ -136,7 +137,7 @@ def evaluate(
       stream-hash evaluate photos.npz --queries 2000 --seeds 3 --bits 8,16,24,32,48,64 --json
     """
     _check(index, url, bits, csv_file, plot)
-    settings = Settings(methods or (HYPERPLANES if index else tuple(METHODS)), bits, radii, budgets, k)
+    settings = Settings(methods or (HYPERPLANES if index else DEFAULTS), bits, radii, budgets, k)
     with progress(f"reading {file}") as show:
         source = read_labelled(sys.stdin.buffer if file == "-" else Path(file), format_, limit, show)
         with contextlib.ExitStack() as stack:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from stream_hash.errors import UnlearnableError
 from stream_hash.numerics.code_words import distinct_columns, extend_words
 from stream_hash.numerics.directions import extend_directions, frame_directions
+from stream_hash.numerics.learners import check_names
 
 
 class ClassBook:
@@ -39,7 +40,7 @@ class ClassBook:
         fresh = np.array([label for label in found.tolist() if label not in known], dtype=found.dtype)
         if len(fresh) and known and (fresh.dtype.kind == "U") != (self.classes.dtype.kind == "U"):
             raise UnlearnableError(
-                f"label {fresh[0]!r} is of another kind than {self.classes[0]!r}",
+                f"label {fresh.tolist()[0]!r} is of another kind than {self.classes.tolist()[0]!r}",
                 remedy="give all labels as text, or all as whole numbers",
             )
         if len(fresh):
@@ -70,7 +71,9 @@ class ClassBook:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> ClassBook:
-        book = cls.__new__(cls)
+        """Raises IntegrityError when the arrays are not those of a book."""
+        book = cls(1, 0, frames=False)
+        check_names(arrays, vars(book))
         for name, value in arrays.items():
             setattr(book, name, value.copy() if value.ndim else value.item())
         return book
@@ -80,11 +83,17 @@ class ClassBook:
         if self.frames and not old and count > 1:
             self.directions = frame_directions(np.random.default_rng(self.seed), self.words.shape[1], count)
             self.words = np.where(self.directions.T >= 0, 1, -1).astype(np.int8)
+        elif self.frames and taken + count > 2 ** self.words.shape[1]:
+            # no words are left that are all different; posteriors of classes that share one still differ in size
+            draw = np.random.default_rng([self.seed, taken]).integers(2, size=(count, self.words.shape[1]))
+            self.words = np.vstack([self.words, (2 * draw - 1).astype(np.int8)])
         else:
             self.words = extend_words(self.words, count, self.seed)
-            if self.frames and old:
-                self.directions = extend_directions(self.directions, self.words[taken:])
-            else:
-                self.directions = self.words.T.astype(np.float64)
+        if len(self.words) > self.directions.shape[1]:
+            self.directions = (
+                extend_directions(self.directions, self.words[taken:])
+                if self.frames and old
+                else self.words.T.astype(np.float64)
+            )
         self.classes = np.concatenate([self.classes, fresh]) if old else fresh
         self.counts = np.concatenate([self.counts, np.zeros(count)])

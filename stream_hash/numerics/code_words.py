@@ -45,7 +45,7 @@ def extend_words(words: NDArray[np.int8], count: int, seed: int) -> NDArray[np.i
     if n_bits < 60 and taken + count > 2**n_bits:
         raise UnlearnableError(
             f"{taken + count} classes cannot have different codes of {n_bits} bits",
-            remedy=f"take at least {math.ceil(math.log2(taken + count))} bits, or targets='smoothed'",
+            remedy=f"take at least {math.ceil(math.log2(taken + count))} bits, or give fewer classes",
         )
     rng = np.random.default_rng([seed, taken])
     if taken == 0 and count > 1:

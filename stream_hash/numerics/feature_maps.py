@@ -39,7 +39,7 @@ class Prepared:
 
     def features(self, x: Matrix) -> Matrix:
         """x : (n, dimension). Returns that shape."""
-        centred = _normalised(x, self.power, self.unit_length) - self.mean.astype(x.dtype)
+        centred = normalised(x, self.power, self.unit_length) - self.mean.astype(x.dtype)
         return np.asarray(_constant(self.scale, x) * centred)
 
     def margins(self, x: Matrix, weights: Matrix, offsets: Matrix) -> Matrix:
@@ -156,13 +156,20 @@ def prepared_of(feature_map: FeatureMap) -> Prepared:
 
 def fit_prepared(x: Matrix, power: float, unit_length: bool) -> Prepared:
     """Raises UnlearnableError when all vectors are one point."""
-    normal = _normalised(x, power, unit_length).astype(np.float64)
+    normal = normalised(x, power, unit_length).astype(np.float64)
     # what is not of unit length may be of any: its squares could overflow, or come to nothing
-    size = 1.0 if unit_length else max(float(np.abs(normal).max()), 1e-290)
-    normal /= size
+    size = 1.0
+    if not unit_length:
+        size = max(float(np.abs(normal).max()), 1e-290)
+        normal /= size
     mean = normal.mean(axis=0)
     normal -= mean
     variance = float(np.einsum("ij,ij->", normal, normal)) / len(x)
+    if not np.isfinite(variance):
+        raise UnlearnableError(
+            f"the vectors to the power of {power} are infinite",
+            remedy="divide the vectors by a constant, or take a smaller power",
+        )
     if not variance > 1e-20 * max(1.0, float(mean @ mean)):
         raise UnlearnableError(
             f"all {len(x)} vectors are the same, as they are hashed (n_features = {x.shape[1]})",
@@ -234,7 +241,7 @@ def _powered(x: Matrix, power: float) -> Matrix:
     return np.asarray(np.sign(x) * np.abs(x) ** _constant(power, x))
 
 
-def _normalised(x: Matrix, power: float, unit_length: bool) -> Matrix:
+def normalised(x: Matrix, power: float, unit_length: bool) -> Matrix:
     if power != 1.0:
         x = _powered(x, power)
     if not unit_length:
@@ -251,16 +258,18 @@ def _lengths(x: Matrix) -> Matrix:
     """Without overflow or underflow of squares. Zero vectors count as of length 1: they have no direction, and stay
     where they are.
     """
-    with np.errstate(over="ignore", under="ignore"):
+    with np.errstate(over="ignore"):
         lengths = np.sqrt(np.vecdot(x, x))
-        # beneath `least`, digits are lost with the squares that are too small
-        least = np.sqrt(np.finfo(x.dtype).tiny / np.finfo(x.dtype).eps)
-        doubtful = np.flatnonzero(~((lengths > least) & (lengths < np.inf)))
-        if len(doubtful):
-            largest = np.abs(x[doubtful]).max(axis=1)
-            scaled = x[doubtful] / np.where(largest == 0, _constant(1.0, x), largest)[:, None]
-            lengths[doubtful] = largest * np.sqrt(np.vecdot(scaled, scaled))
-            lengths[lengths == 0] = 1.0
+    # beneath this, digits are lost with the squares that are too small
+    least = 1e-15 if x.itemsize == 4 else 1e-145
+    sure = (lengths > least) & (lengths < np.inf)
+    if np.count_nonzero(sure) < len(sure):
+        rows = x[~sure]
+        largest = np.abs(rows).max(axis=1)
+        scaled = rows / np.where(largest == 0, _constant(1.0, x), largest)[:, None]
+        with np.errstate(over="ignore"):
+            lengths[~sure] = largest * np.sqrt(np.vecdot(scaled, scaled))
+        lengths[lengths == 0] = 1.0
     return np.asarray(lengths)
 
 

@@ -32,6 +32,7 @@ from sklearn.model_selection import KFold
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from stream_hash.errors import UnlearnableError
+from stream_hash.numerics.feature_maps import normalised
 from stream_hash.numerics.labels import read_labels
 
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8)
@@ -84,7 +85,7 @@ class FusedRank(BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no t
         if y is None:
             raise UnlearnableError("fit requires y, but y is None", remedy="give labels; -1 or None where unknown")
         _, member = read_labels(y, len(x))
-        self.mean_ = self._unit(x).mean(axis=0, dtype=np.float64) if self.centred else np.zeros(x.shape[1])
+        self.mean_ = _unit(x).mean(axis=0, dtype=np.float64) if self.centred else np.zeros(x.shape[1])
         self.precisions_ = np.full(len(self.weights), np.nan)
         self.weight_ = float(self.weights[0])
         if len(self.weights) > 1:
@@ -171,13 +172,12 @@ class FusedRank(BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no t
         return np.asarray(self._embedded(queries) @ self._embedded(vectors).T)
 
     def _embedded(self, x: NDArray[Any]) -> NDArray[Any]:
-        return self._unit(self._unit(x) - self.mean_.astype(x.dtype)) if self.centred else self._unit(x)
+        return _unit(_unit(x) - self.mean_.astype(x.dtype)) if self.centred else _unit(x)
 
-    @staticmethod
-    def _unit(x: NDArray[Any]) -> NDArray[Any]:
-        """Zero vectors stay: their cosine with anything is 0."""
-        lengths = np.sqrt(np.vecdot(x, x))[:, None]
-        return np.asarray(x / np.where(lengths > 0, lengths, lengths.dtype.type(1)))
+
+def _unit(x: NDArray[Any]) -> NDArray[Any]:
+    """Zero vectors stay: their cosine with anything is 0."""
+    return normalised(x, 1.0, unit_length=True)
 
 
 def _rows(y: Any, positions: NDArray[np.intp]) -> Any:

@@ -16,8 +16,8 @@ Our departures:
 
 Labels y as in labels.py: −1 or None where unknown. Which graph smooths: that of the labels; without any label that of
 the nearest neighbours, or the affinity given; and a mixture of both when only some items are labelled or an affinity
-is given as well. Under "code_words" and "frames", items without labels shape only the feature map; with no label at
-all, or with an affinity, targets are smoothed.
+is given as well. Under "code_words" and "frames", items without labels shape only the feature map and ITQ's bits; with
+no label at all, or with an affinity, targets are smoothed.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from stream_hash.numerics.class_book import ClassBook
 from stream_hash.numerics.feature_maps import (
     FeatureMap,
     Hidden,
+    Joined,
     Matrix,
     Nystrom,
     Posterior,
@@ -55,7 +56,7 @@ from stream_hash.numerics.graph import AffinityGraph, Graph, LabelGraph, MixedGr
 from stream_hash.numerics.grh_parameters import ONLINE, TEMPERATURE, C, check_parameters, learned_bits, resolved
 from stream_hash.numerics.labels import read_labels
 from stream_hash.numerics.learners import WINDOW, PassiveAggressive, Ridge, hidden_layer, svm_hyperplanes
-from stream_hash.numerics.rest_bits import put_beside, rest_hyperplanes
+from stream_hash.numerics.rest_bits import put_beside, rest_hyperplanes, sample
 from stream_hash.numerics.smoothing import draw_apart, in_rows, signs, smoothed, two_sided
 from stream_hash.numerics.starts import first_hyperplanes
 
@@ -63,7 +64,10 @@ EPOCHS = 10
 """Passes of the passive-aggressive learner over the items of a batch fit."""
 
 REPEATS = 3
-"""Its passes over the items of one `partial_fit`: one leaves a twentieth of the precision behind."""
+"""Passes of that learner over the items of one `partial_fit`: one leaves a twentieth of the precision behind."""
+
+MANY = 1_000
+"""Classes to expect of a stream that does not say which."""
 
 
 def _learns_online(model: GRH) -> bool:
@@ -90,7 +94,7 @@ class GRH(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
     C : how closely to fit. ridge: 1/penalty; svm: its C; pa: the longest step; mlp: 1/penalty. None for a fair value.
     temperature : sharpening of posteriors; None for 4 (code words) or 8 (frames).
     init : where to start from, and what bits keep that nothing is learned for: "lsh", "itq", or a fitted object whose
-    decision_function returns (n, n_learned) margins, such as another GRH.
+    decision_function returns (n, n_learned) margins, such as another GRH. Posteriors start from nothing and ignore it.
     power : of coordinates, signs kept; 0.5 suits histograms. unit_length : scale vectors to length 1, as for cosine.
     n_neighbors : of the neighbour graph. graph_weight : its weight where an item also has labels.
     n_hidden : units of "mlp". random_state : None, an int, or a numpy Generator.
@@ -156,7 +160,7 @@ class GRH(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         classes, member = read_labels([None] * len(x) if y is None else y, len(x))
         if len(classes) == 1:
             raise UnlearnableError(
-                f"all labelled items are of 1 class, {classes[0]!r}",
+                f"all labelled items are of 1 class, {classes.tolist()[0]!r}",
                 why="hyperplanes are learned from what tells classes apart",
                 remedy="give items of two classes or more, or no labels",
             )
@@ -176,7 +180,8 @@ class GRH(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
 
         The first call fixes the feature map: pass items without labels along to give it more to choose from.
         classes : labels to expect, for the first call; others may come at any time. A new class gets a code word or
-        directions of its own, and those of the others stay.
+        directions of its own, and those of the others stay. How many bits are learned follows from classes, if they are
+        given, and stays, too: name those to come, or set n_learned.
         There is no such method for learners 'svm' and 'mlp', nor for targets='smoothed'.
         """
         check_parameters(self.get_params(deep=False))
@@ -186,8 +191,8 @@ class GRH(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
             raise UnlearnableError("partial_fit requires y, but y is None", remedy="give labels; -1 where unknown")
         found, member = read_labels(y, len(x))
         if first:
-            expected = found if classes is None else read_labels(classes, len(classes))[0]
-            self._begin(x, max(2, len(expected)))
+            expected = found[:0] if classes is None else read_labels(classes, len(classes))[0]
+            self._begin(x, len(expected) or MANY)
             if classes is not None:
                 self._book.meet(expected, sp.csr_array((0, len(expected))))
         elif not hasattr(self, "words_"):
@@ -213,7 +218,7 @@ class GRH(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         self._first = (np.zeros((width, 0)), np.zeros(width))
         if self._kind != "posterior":
             self._first = first_hyperplanes(self.init, self._base, x, width, self._rng)
-        self._rest = rest_hyperplanes(prepared, x, self.n_bits - width, self._seed)
+        self._rest = rest_hyperplanes(prepared, sample(x, self._seed), self.n_bits - width, self._seed)
 
     def _resolve(self, n_classes: int) -> None:
         """What "auto" stands for."""
@@ -311,10 +316,11 @@ class GRH(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         raw = Posterior(base, weights, offsets, temperature, np.zeros(count))
         mean = in_rows(raw, x, np.eye(count), np.zeros(count)).mean(axis=0, dtype=np.float64)
         before = getattr(self, "feature_map_", None)
+        if isinstance(before, Joined):
+            before = before.base
         if isinstance(before, Posterior) and hasattr(self, "words_"):
             known = np.concatenate([before.mean, np.zeros(count - len(before.mean))])
-            share = min(1.0, len(x) / min(self._book.counts.sum() + 1.0, WINDOW))
-            mean = known + share * (mean - known)
+            mean = known + self._share(x) * (mean - known)
         self._set(
             x,
             Posterior(base, weights, offsets, temperature, mean),
@@ -322,10 +328,21 @@ class GRH(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
             np.zeros(len(self._book.directions)),
         )
 
+    def _share(self, x: Matrix) -> float:
+        """What the items of this call count for, beside those of the calls before."""
+        if not hasattr(self, "words_"):
+            return 1.0
+        return float(min(1.0, len(x) / min(self._book.counts.sum() + 1.0, WINDOW)))
+
     def _set(self, x: Matrix, learned: SingleMap, weights: NDArray[np.float64], offsets: NDArray[np.float64]) -> None:
         self.feature_map_: FeatureMap = learned
         if len(self._rest[1]):
-            self.feature_map_, weights, offsets = put_beside(learned, weights, offsets, self._rest, x)
+            count = len(weights)
+            self.feature_map_, weights, offsets = put_beside(
+                learned, weights, offsets, self._rest, sample(x, self._seed), self._share(x)
+            )
+            # as large as they are now: that is what the next items count beside
+            self._rest = weights[count:, self.feature_map_.width :], offsets[count:]
         self.hyperplanes_ = weights
         self.offsets_ = offsets
         self._n_features_out = self.n_bits
@@ -338,8 +355,9 @@ class GRH(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         x = validate_data(self, X, dtype=[np.float64, np.float32], reset=False, ensure_all_finite=False)
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found, and named, below
             margins = in_rows(self.feature_map_, x, self.hyperplanes_, self.offsets_)
-        if not np.isfinite(margins.sum()):
+        if not np.isfinite(margins.sum(dtype=np.float64)):
             assert_all_finite(x, input_name="X")
+            raise UnlearnableError("X holds numbers too large to be hashed", remedy="scale the vectors down")
         return margins
 
     def transform(self, X: ArrayLike) -> NDArray[np.uint8]:
@@ -363,7 +381,7 @@ class GRH(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         params["init"] = params["init"] if isinstance(params["init"], str) else "lsh"
         params["random_state"] = self._seed
         arrays = {
-            "params": np.array(json.dumps(params)),
+            "params": np.array(json.dumps(params, default=lambda value: value.item())),
             "hyperplanes": self.hyperplanes_,
             "offsets": self.offsets_,
             "classes": self.classes_,
@@ -384,23 +402,23 @@ class GRH(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
             model = cls(**json.loads(str(arrays["params"])))
             model.hyperplanes_, model.offsets_ = arrays["hyperplanes"], arrays["offsets"]
             model.classes_ = arrays["classes"]
-        except (KeyError, TypeError, ValueError) as error:
+            model.feature_map_ = map_from_arrays(arrays)
+            model._base = first_map(model.feature_map_)
+            model.n_features_in_ = len(prepared_of(model._base).mean)
+            model._n_features_out = model.n_bits
+            model._seed = model.random_state
+            model._online = None
+            if "words" in arrays:
+                model.words_ = arrays["words"]
+            if "first.weights" in arrays:
+                model._first = arrays["first.weights"], arrays["first.offsets"]
+                model._rest = arrays["rest.weights"], arrays["rest.offsets"]
+                model._book = ClassBook.from_arrays(_below("book.", arrays))
+                model._resolve(len(model._book.classes))
+                learner = Ridge if model.learner == "ridge" else PassiveAggressive
+                model._online = learner.from_arrays(_below("online.", arrays))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise IntegrityError("a GRH model's arrays are not those of one", why=str(error)) from error
-        model.feature_map_ = map_from_arrays(arrays)
-        model._base = first_map(model.feature_map_)
-        model.n_features_in_ = len(prepared_of(model._base).mean)
-        model._n_features_out = model.n_bits
-        model._seed = model.random_state
-        model._online = None
-        if "words" in arrays:
-            model.words_ = arrays["words"]
-        if "first.weights" in arrays:
-            model._first = arrays["first.weights"], arrays["first.offsets"]
-            model._rest = arrays["rest.weights"], arrays["rest.offsets"]
-            model._book = ClassBook.from_arrays(_below("book.", arrays))
-            model._resolve(len(model._book.classes))
-            learner = Ridge if model.learner == "ridge" else PassiveAggressive
-            model._online = learner.from_arrays(_below("online.", arrays))
         return model
 
 

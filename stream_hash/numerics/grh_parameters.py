@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import numbers
 from typing import Any
 
 from stream_hash.errors import UnlearnableError
+from stream_hash.numerics.whole_numbers import check_whole
 
 CHOICES: dict[str, tuple[Any, ...]] = {
     "learner": ("ridge", "svm", "pa", "mlp"),
@@ -27,8 +27,7 @@ def check_parameters(parameters: dict[str, Any]) -> None:
         if parameters[name] not in allowed:
             raise UnlearnableError(f"{name} is {parameters[name]!r}", remedy=f"choose one of {allowed}")
     for name in ("n_bits", "n_components", "n_iter", "n_neighbors", "n_hidden"):
-        if not isinstance(parameters[name], numbers.Integral) or parameters[name] < 1:
-            raise UnlearnableError(f"{name} is {parameters[name]}", remedy="take a whole number of 1 or more")
+        check_whole(name, parameters[name])
     for name in ("alpha", "graph_weight"):
         if not 0 <= parameters[name] <= 1:
             raise UnlearnableError(f"{name} is {parameters[name]}", remedy="take a weight from 0 to 1")
@@ -39,7 +38,9 @@ def check_parameters(parameters: dict[str, Any]) -> None:
     if not hasattr(init, "decision_function") and not (isinstance(init, str) and init in ("lsh", "itq")):
         raise UnlearnableError(f"init is {init!r}", remedy="take 'lsh', 'itq' or a fitted model")
     n_learned, n_bits = parameters["n_learned"], parameters["n_bits"]
-    if n_learned is not None and not 1 <= n_learned <= n_bits:
+    if n_learned is not None:
+        check_whole("n_learned", n_learned)
+    if n_learned is not None and n_learned > n_bits:
         raise UnlearnableError(f"n_learned is {n_learned}", remedy=f"take 1 to n_bits, which is {n_bits}")
     if parameters["targets"] == "frames" and parameters["feature_map"] not in ("auto", "posterior"):
         raise UnlearnableError("targets is 'frames', directions of posteriors", remedy="take feature_map='posterior'")
@@ -63,10 +64,11 @@ def resolved(feature_map: str | None, targets: str, labelled: bool) -> tuple[str
 def learned_bits(n_bits: int, n_learned: int | None, targets: str, n_classes: int) -> int:
     """How many bits are learned from classes.
 
-    Pairs of classes bound them: of two classes one bit can tell, and the others would repeat it.
+    Pairs of classes bound them: of two classes one bit can tell, and the others would repeat it. One at least: to a
+    stream's first class others may come.
     """
     if n_learned is not None:
         return n_learned
     if targets != "frames":
         return n_bits
-    return min(math.ceil(LEARNED_SHARE * n_bits), n_classes * (n_classes - 1) // 2)
+    return max(1, min(math.ceil(LEARNED_SHARE * n_bits), n_classes * (n_classes - 1) // 2))

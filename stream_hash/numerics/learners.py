@@ -17,13 +17,13 @@ constant coordinate takes most, and what all features share, as those of a kerne
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_hash.errors import UnlearnableError
+from stream_hash.errors import IntegrityError, UnlearnableError
 
 Floats: TypeAlias = NDArray[np.float64]
 Hyperplanes: TypeAlias = tuple[Floats, Floats]
@@ -78,7 +78,9 @@ class Ridge:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Ridge:
-        learner = cls.__new__(cls)
+        """Raises IntegrityError when the arrays are not those of a Ridge."""
+        learner = cls(1, 1, 1.0)
+        check_names(arrays, vars(learner))
         for name, value in arrays.items():
             setattr(learner, name, value.copy() if value.ndim else value.item())
         return learner
@@ -138,10 +140,21 @@ class PassiveAggressive:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> PassiveAggressive:
-        learner = cls.__new__(cls)
+        """Raises IntegrityError when the arrays are not those of a PassiveAggressive."""
+        learner = cls(1, 1, 1.0)
+        check_names(arrays, vars(learner))
         for name, value in arrays.items():
             setattr(learner, name, value.copy() if value.ndim else value.item())
         return learner
+
+
+def check_names(arrays: Mapping[str, NDArray[Any]], wanted: Iterable[str]) -> None:
+    """Raises IntegrityError when arrays are missing, or there are others."""
+    differing = set(arrays) ^ set(wanted)
+    if differing:
+        raise IntegrityError(
+            "a stored learner's arrays are not those of one", why=f"missing or unknown: {', '.join(sorted(differing))}"
+        )
 
 
 def svm_hyperplanes(

@@ -52,13 +52,23 @@ def _grh(bits: int, seed: int) -> Hasher:
     return GRH(n_bits=bits, random_state=seed)
 
 
+def _grh_cv(bits: int, seed: int) -> Hasher:
+    from stream_hash.numerics.selection import GRHCV
+
+    return GRHCV(n_bits=bits, random_state=seed)
+
+
 METHODS: Final[dict[str, Callable[[int, int], Hasher]]] = {
     "lsh": _lsh,
     "itq": _itq,
     "tutorial": _tutorial,
     "grh": _grh,
+    "grh-cv": _grh_cv,
 }
 """For each name, what makes a hasher of so many bits from a seed. Importing the learners takes a second: it waits."""
+
+DEFAULTS: Final = ("lsh", "itq", "tutorial", "grh")
+"""Those compared unless others are asked for: grh-cv fits some sixty times before it has chosen."""
 
 HYPERPLANES: Final = ("lsh", "itq", "tutorial")
 """Those that are hyperplanes in the space of the vectors, as `hyperplanes_of` wants them."""
@@ -80,7 +90,8 @@ def fitted(method: str, bits: int, seed: int, X: NDArray[np.float32], y: Any) ->
         raise StreamHashError(
             f"{method} with {bits} bits cannot be trained on these {len(X)} items",
             why=f"{error}: {error.why}" if isinstance(error, StreamHashError) and error.why else str(error),
-            remedy="give more training items (--train), or fewer bits",
+            remedy=(error.remedy if isinstance(error, StreamHashError) else "")
+            or "give more training items (--train), or fewer bits",
         ) from error
     return hasher
 

@@ -14,7 +14,8 @@ Our departures:
    turns then improve. The paper stops at n_bits = rank.
 2. More principal directions than bits (n_components): R has orthonormal columns, and what the turns lower is
    ‖V − B·Rᵀ‖², which is the same as Q where R is square. The bits then see variance the paper throws away.
-3. whitening: V's columns are divided by their variances to that power, 0 to 1/2. A little of it makes bits less alike.
+3. whitening: V's columns are divided by their variances, as shares of the largest, to that power, 0 to 1/2. A little
+   of it makes bits less alike.
 4. The loss is reported divided by the count of items.
 """
 
@@ -30,6 +31,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from stream_hash.errors import UnlearnableError
+from stream_hash.numerics.whole_numbers import check_whole
 
 
 class ITQ(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no types
@@ -43,7 +45,7 @@ class ITQ(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lear
     After `fit`:
     hyperplanes_ : float64 of shape (n_bits, n_features), their normals. offsets_ : float64 of shape (n_bits,).
     quantisation_losses_ : float64 of shape (n_iter + 1,), Q divided by the count of items, before the first turn
-    and after each.
+    and after each; infinite for vectors so large that their squares are.
     """
 
     def __init__(
@@ -67,31 +69,37 @@ class ITQ(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lear
         Raises UnlearnableError, a ValueError, for vectors that are all equal and parameters outside their range.
         """
         wanted = self.n_bits if self.n_components is None else self.n_components
-        if self.n_bits < 1 or wanted < 1 or self.n_iter < 0 or not 0 <= self.whitening <= 0.5:
-            raise UnlearnableError(
-                f"n_bits={self.n_bits}, n_components={self.n_components}, n_iter={self.n_iter}, "
-                f"whitening={self.whitening}",
-                remedy="give 1, 1 and 0 at the least, and 0 to 0.5",
-            )
+        check_whole("n_bits", self.n_bits)
+        check_whole("n_components", wanted)
+        check_whole("n_iter", self.n_iter, least=0)
+        if not 0 <= self.whitening <= 0.5:
+            raise UnlearnableError(f"whitening is {self.whitening}", remedy="take 0 to 0.5")
         x = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
+        # a power of two, so that no digit changes; without it squares overflow, or come to nothing
+        unit = np.ldexp(1.0, int(np.frexp(np.abs(x).max())[1]) - 1)
+        x = x / unit
         mean = x.mean(axis=0)
         size = np.square(x).sum(axis=1).mean()
         # here already: the solver subtracts the mean's square from a large matrix, and little would be left of either
-        x = x - mean
+        x -= mean
+        count, dimension = x.shape
         # beneath this, a variance is what rounding left of a constant
         least = 1e-24 * size
         if not np.square(x).sum(axis=1).mean() > least:
-            raise UnlearnableError("all training vectors are equal", why="there is no direction to cut across")
-        count, dimension = x.shape
+            raise UnlearnableError(
+                f"all {count} training vectors are equal",
+                why="there is no direction to cut across",
+                remedy="check the vectors: two or more must differ",
+            )
         solver = "covariance_eigh" if count > dimension else "full"
         pca = PCA(min(wanted, count, dimension), svd_solver=solver).fit(x)
         used = pca.explained_variance_ > least
         directions = np.zeros((max(self.n_bits, int(used.sum())), dimension))
         scale = (pca.explained_variance_[used] / pca.explained_variance_[0]) ** -self.whitening
         directions[: len(scale)] = pca.components_[used] * scale[:, None]
-        rotation = self._rotation(x @ directions.T)
+        rotation = self._rotation(x @ directions.T, unit)
         self.hyperplanes_ = rotation.T @ directions
-        self.offsets_ = -self.hyperplanes_ @ mean
+        self.offsets_ = -self.hyperplanes_ @ mean * unit
         return self
 
     def decision_function(self, X: ArrayLike) -> NDArray[np.float64]:
@@ -109,8 +117,8 @@ class ITQ(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lear
         tags.transformer_tags.preserves_dtype = []  # bits are uint8, whatever the vectors were
         return tags
 
-    def _rotation(self, v: NDArray[np.float64]) -> NDArray[np.float64]:
-        """R, and the losses on the way. v : (n, m), m ≥ n_bits. Returns (m, n_bits)."""
+    def _rotation(self, v: NDArray[np.float64], unit: np.float64) -> NDArray[np.float64]:
+        """R, and the losses on the way. V = unit·v. v : (n, m), m ≥ n_bits. Returns (m, n_bits)."""
         width = v.shape[1]
         draw = check_random_state(self.random_state).standard_normal((width, width))
         rotation = np.linalg.qr(draw)[0][:, : self.n_bits]
@@ -119,7 +127,8 @@ class ITQ(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lear
         for turn in range(self.n_iter + 1):
             rotated = v @ rotation
             # ‖V − B·Rᵀ‖², written out: RᵀR is the identity
-            losses.append((self.n_bits * len(v) - 2 * np.abs(rotated).sum() + size) / len(v))
+            with np.errstate(over="ignore"):
+                losses.append(self.n_bits + unit * (unit * size - 2 * np.abs(rotated).sum()) / len(v))
             if turn < self.n_iter:
                 left, _, right = np.linalg.svd(v.T @ np.where(rotated >= 0, 1.0, -1.0), full_matrices=False)
                 rotation = left @ right

@@ -22,6 +22,7 @@ from stream_hash.errors import UnlearnableError
 from stream_hash.numerics.graph import LabelGraph
 from stream_hash.numerics.labels import read_labels
 from stream_hash.numerics.learners import svm_hyperplanes
+from stream_hash.numerics.whole_numbers import check_whole
 
 
 class TutorialGRH(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no types
@@ -43,19 +44,35 @@ class TutorialGRH(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sci
     def fit(self, X: ArrayLike, y: Any) -> TutorialGRH:
         """X : (n_samples, n_features). y : labels, as `read_labels` takes them.
 
-        Raises UnlearnableError, a ValueError, for labels of fewer than two classes.
+        Raises UnlearnableError, a ValueError, for labels of fewer than two classes, for vectors that all point the
+        same way, and for n_bits that is no count.
         """
+        check_whole("n_bits", self.n_bits)
         if y is None:
-            raise UnlearnableError("the tutorial requires y to be passed, but the target y is None")
+            raise UnlearnableError(
+                "the tutorial requires y to be passed, but the target y is None",
+                remedy="give labels; -1 or None where unknown",
+            )
         x = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
         classes, member = read_labels(y, len(x))
-        if len(classes) < 2:
-            raise UnlearnableError(f"the labels name {len(classes)} class", remedy="give items of two classes or more")
+        if not len(classes):
+            raise UnlearnableError("no item has a label", remedy="label items of two classes or more")
+        if len(classes) == 1:
+            raise UnlearnableError(
+                f"all labelled items are of 1 class, {classes.tolist()[0]!r}",
+                remedy="give items of two classes or more",
+            )
         rng = np.random.default_rng(self.random_state)
         graph = LabelGraph(member)
         x = _unit(x)
         self.mean_ = x.mean(axis=0)
         x -= self.mean_
+        if not np.square(x).sum(axis=1).mean() > 1e-20:
+            raise UnlearnableError(
+                f"all {len(x)} vectors are the same, as they are hashed (n_features = {x.shape[1]})",
+                why="a hyperplane cannot separate what is one point after scaling to unit length",
+                remedy="check the vectors: two or more must point different ways",
+            )
         self.hyperplanes_ = rng.standard_normal((self.n_bits, x.shape[1]))
         self.offsets_ = np.zeros(self.n_bits)
         for _ in range(self.n_iter):
@@ -87,6 +104,8 @@ class TutorialGRH(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sci
 
 
 def _unit(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    # by a power of two, which changes no digit: squares then neither overflow nor come to nothing
+    x = np.ldexp(x, -np.frexp(np.abs(x).max(axis=1, keepdims=True))[1])
     lengths = np.linalg.norm(x, axis=1, keepdims=True)
     return np.asarray(x / np.where(lengths > 0, lengths, 1.0))
 

@@ -236,7 +236,7 @@ def test_two_arrays_that_could_be_the_vectors_are_refused(whole):
         whole(io.BytesIO(npz_bytes(X=np.eye(2), vectors=np.eye(2))))
 
 
-@pytest.mark.parametrize("data", [npz_bytes(Z=np.eye(2)), mat_bytes(Z=np.eye(2))])
+@pytest.mark.parametrize("data", [npz_bytes(Z=np.eye(2)), mat_bytes(Z=np.eye(2))], ids=["npz", "mat"])
 def test_without_vectors_the_error_says_what_there_is(data, whole):
     with pytest.raises(FormatError) as caught:
         whole(io.BytesIO(data))

@@ -112,6 +112,67 @@ def test_a_stored_online_model_learns_on_as_if_it_had_never_been_stored(learner:
     assert (stored.decision_function(x) == model.decision_function(x)).all()
 
 
+def test_arrays_that_lack_one_are_not_a_model() -> None:
+    x, y = blobs()
+    arrays = GRH(8, n_components=50, random_state=0).partial_fit(x, y).to_arrays()
+    for name in ("rest.weights", "first.offsets", "map.kind", "map.base.base.gamma"):
+        with pytest.raises(IntegrityError):
+            GRH.from_arrays({other: value for other, value in arrays.items() if other != name})
+
+
+def test_parameters_may_be_numbers_of_numpy() -> None:
+    x, y = blobs()
+    model = GRH(np.int64(8), n_components=np.int32(50), C=np.float64(2.0), random_state=0).fit(x, y)
+    assert (GRH.from_arrays(model.to_arrays()).transform(x) == model.transform(x)).all()
+
+
+@pytest.mark.parametrize("learner", ["pa", "ridge"])
+@pytest.mark.parametrize("n_learned", [None, 16])
+def test_one_item_or_one_class_more_does_not_turn_the_codes_over(learner: str, n_learned: int | None) -> None:
+    x, y = blobs()
+    model = GRH(16, learner=learner, n_learned=n_learned, n_components=100, random_state=0).partial_fit(x, y)
+    before, sizes = model.transform(x), model.decision_function(x).std(axis=0)
+    fresh, fresh_y = blobs(seed=1)
+    model.partial_fit(fresh[:1], fresh_y[:1])
+    assert (model.transform(x) != before).mean() < 0.02
+    model.partial_fit(fresh[fresh_y == 2][:20], fresh_y[fresh_y == 2][:20])
+    assert (model.transform(x) != before).mean() < 0.1
+    if n_learned is None:
+        assert model.decision_function(x)[:, 12:].std(axis=0) == pytest.approx(sizes[12:], rel=0.3)
+
+
+def test_a_stream_that_names_one_class_first_learns_from_those_that_come() -> None:
+    x, y = blobs()
+    model = GRH(16, n_components=100, random_state=0).partial_fit(x[y == 0], y[y == 0], classes=[0])
+    model.partial_fit(x, y)
+    assert model.words_.shape == (5, 1)
+    assert model.classes_.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_the_order_of_the_items_does_not_decide_what_the_rest_divide() -> None:
+    x, y = blobs(count=9_000, classes=8)
+    by_class = np.argsort(y, kind="stable")
+    models = [GRH(16, n_components=50, random_state=0).fit(x[rows], y[rows]) for rows in (np.arange(9_000), by_class)]
+    sizes = []
+    for model in models:
+        margins = model.decision_function(x)
+        sizes.append(margins[:, 12:].std(axis=0).mean() / margins[:, :12].std(axis=0).mean())
+        assert np.abs((margins[:, 12:] >= 0).mean(axis=0) - 0.5).max() < 0.1
+    assert sizes == pytest.approx([0.5, 0.5], rel=0.1)
+
+
+@pytest.mark.parametrize("learner", ["pa", "ridge"])
+def test_arrays_that_are_missing_from_a_stored_online_model_are_found(learner: str) -> None:
+    x, y = blobs()
+    arrays = GRH(8, learner=learner, n_components=50, random_state=0).partial_fit(x, y).to_arrays()
+    inner = [name for name in arrays if name.startswith(("online.", "book."))]
+    assert len(inner) > 8
+    for name in inner:
+        with pytest.raises(IntegrityError) as raised:
+            GRH.from_arrays({other: value for other, value in arrays.items() if other != name})
+        assert raised.value.why == "missing or unknown: " + name.split(".")[1]
+
+
 # ---- the update
 
 
@@ -286,7 +347,9 @@ def test_items_without_labels_change_nothing_that_was_learned(learner: str, feat
     weights = model.hyperplanes_
     before = model.transform(x)
     model.partial_fit(x, np.full(400, -1))
-    assert (model.hyperplanes_ == weights).all()
+    learned = model.words_.shape[1]
+    assert (model.hyperplanes_[:learned] == weights[:learned]).all()
+    assert model.hyperplanes_[learned:] == pytest.approx(weights[learned:], rel=0.01)  # in size only
     assert (model.transform(x) == before).mean() > 0.98
 
 
@@ -306,6 +369,8 @@ def test_items_without_labels_change_nothing_that_was_learned(learner: str, feat
         ({"C": -1.0}, {}, "C is -1.0"),
         ({"learner": "forest"}, {}, "learner is 'forest'"),
         ({"n_learned": 20}, {}, "n_learned is 20"),
+        ({"n_learned": 0}, {}, "n_learned is 0"),
+        ({"n_learned": 2.5}, {}, "n_learned is 2.5"),
         ({"targets": "frames", "feature_map": "rbf"}, {}, "frames"),
         ({"targets": "smoothed", "feature_map": "posterior"}, {}, "smoothed"),
         ({"feature_map": "posterior"}, {"y": None}, "without classes"),
