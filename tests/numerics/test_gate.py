@@ -93,7 +93,7 @@ def test_a_challenger_worse_by_two_points_is_refused() -> None:
     for noise in np.geomspace(0.02, 3, 30):
         factor = 1 + noise * rng.standard_normal(last.weights.shape)
         blurred = replace(last, weights=last.weights * factor.astype(np.float32))
-        worse = replace(live, network=replace(live.network, layers=(blurred,)))
+        worse = replace(live, network=replace(live.network, layers=(*live.network.layers[:-1], blurred)))
         verdict = ask(live, worse, x[800:], y[800:])
         if verdict.difference < -0.015:
             break
