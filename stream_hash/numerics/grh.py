@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin
 from sklearn.utils import assert_all_finite
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -57,6 +57,7 @@ from stream_hash.numerics.grh_parameters import ONLINE, TEMPERATURE, C, check_pa
 from stream_hash.numerics.labels import read_labels
 from stream_hash.numerics.learners import WINDOW, PassiveAggressive, Ridge, hidden_layer, svm_hyperplanes
 from stream_hash.numerics.rest_bits import put_beside, rest_hyperplanes, sample
+from stream_hash.numerics.sign_bits import SignBits
 from stream_hash.numerics.smoothing import draw_apart, in_rows, signs, smoothed, two_sided
 from stream_hash.numerics.starts import first_hyperplanes
 
@@ -79,7 +80,7 @@ def _learns_online(model: GRH) -> bool:
     return True
 
 
-class GRH(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]  # untyped
+class GRH(ClassNamePrefixFeaturesOutMixin, SignBits, BaseEstimator):  # type: ignore[misc]  # untyped
     """Vectors to bits, learned from labels or a graph.
 
     n_bits : bits of a code. learner : "ridge", "svm", "pa" (passive-aggressive) or "mlp"; the first and third learn
@@ -359,15 +360,6 @@ class GRH(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
             assert_all_finite(x, input_name="X")
             raise UnlearnableError("X holds numbers too large to be hashed", remedy="scale the vectors down")
         return margins
-
-    def transform(self, X: ArrayLike) -> NDArray[np.uint8]:
-        """Bits, 1 where the margin is 0 or more. Returns uint8 of shape (n, n_bits)."""
-        return (self.decision_function(X) >= 0).astype(np.uint8)
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.transformer_tags.preserves_dtype = []  # bits are uint8, whatever the vectors were
-        return tags
 
     # ---- storing
 

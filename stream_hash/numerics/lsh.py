@@ -9,15 +9,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from stream_hash.errors import UnlearnableError
 from stream_hash.numerics.hyperplanes import gaussian_hyperplanes
+from stream_hash.numerics.sign_bits import SignBits
 from stream_hash.numerics.whole_numbers import check_whole
 
 
-class LSH(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no types
+class LSH(SignBits, BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no types
     """Gaussian hyperplanes through the mean of the training vectors.
 
     n_bits : how many hyperplanes, 1 or more. random_state : a generator, or the seed of one.
@@ -64,12 +65,3 @@ class LSH(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lear
         check_is_fitted(self)
         x = validate_data(self, X, dtype=(np.float64, np.float32), reset=False)
         return np.asarray(x @ self.hyperplanes_.T + self.offsets_)
-
-    def transform(self, X: ArrayLike) -> NDArray[np.uint8]:
-        """Bits, 1 where the margin is 0 or more. Returns uint8 of shape (n_samples, n_bits)."""
-        return (self.decision_function(X) >= 0).astype(np.uint8)
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.transformer_tags.preserves_dtype = []  # bits are uint8, whatever the vectors were
-        return tags

@@ -25,16 +25,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import BaseEstimator
 from sklearn.decomposition import PCA
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from stream_hash.errors import UnlearnableError
+from stream_hash.numerics.sign_bits import SignBits
 from stream_hash.numerics.whole_numbers import check_whole
 
 
-class ITQ(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no types
+class ITQ(SignBits, BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no types
     """Hyperplanes through the mean of the training vectors, by iterative quantisation.
 
     n_bits : how many hyperplanes, 1 or more. n_components : principal directions to rotate; None for n_bits; no more
@@ -107,15 +108,6 @@ class ITQ(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lear
         check_is_fitted(self)
         x = validate_data(self, X, dtype=(np.float64, np.float32), reset=False)
         return np.asarray(x @ self.hyperplanes_.T + self.offsets_)
-
-    def transform(self, X: ArrayLike) -> NDArray[np.uint8]:
-        """Bits, 1 where the margin is 0 or more. Returns uint8 of shape (n, n_bits)."""
-        return (self.decision_function(X) >= 0).astype(np.uint8)
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.transformer_tags.preserves_dtype = []  # bits are uint8, whatever the vectors were
-        return tags
 
     def _rotation(self, v: NDArray[np.float64], unit: np.float64) -> NDArray[np.float64]:
         """R, and the losses on the way. V = unit·v. v : (n, m), m ≥ n_bits. Returns (m, n_bits)."""

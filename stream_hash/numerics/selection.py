@@ -28,13 +28,14 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.base import BaseEstimator, clone
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from stream_hash.errors import UnlearnableError
 from stream_hash.numerics.evaluation import expected_average_precisions
 from stream_hash.numerics.grh import GRH
 from stream_hash.numerics.labels import read_labels
+from stream_hash.numerics.sign_bits import SignBits
 
 LEAST = 5
 """Candidates a fold is judged by at least: fewer are mostly chance."""
@@ -43,7 +44,7 @@ MOST_ITEMS = 5_000
 """Labelled items that are looked at; more would only cost time."""
 
 
-class GRHCV(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no types
+class GRHCV(SignBits, BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no types
     """GRH with parameters chosen by cross-validation among the labelled training items.
 
     estimator : what to begin from; None for GRH(n_bits). n_bits : of that. grid : values to try by parameter, in the
@@ -125,14 +126,9 @@ class GRHCV(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-le
         check_is_fitted(self)
         return np.asarray(self.estimator_.decision_function(X))
 
-    def transform(self, X: ArrayLike) -> NDArray[np.uint8]:
-        """Bits, 1 where the margin is 0 or more. Returns uint8 of shape (n, n_bits)."""
-        return (self.decision_function(X) >= 0).astype(np.uint8)
-
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.target_tags.required = True
-        tags.transformer_tags.preserves_dtype = []  # bits are uint8, whatever the vectors were
         return tags
 
     def _trial(

@@ -15,17 +15,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from stream_hash.errors import UnlearnableError
 from stream_hash.numerics.graph import LabelGraph
 from stream_hash.numerics.labels import read_labels
 from stream_hash.numerics.learners import svm_hyperplanes
+from stream_hash.numerics.sign_bits import SignBits
 from stream_hash.numerics.whole_numbers import check_whole
 
 
-class TutorialGRH(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no types
+class TutorialGRH(SignBits, BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no types
     """n_bits : hyperplanes. n_iter : rounds. alpha : weight of the graph. C : of the support vector machines.
 
     After `fit`: mean_ : (n_features,), hyperplanes_ : (n_bits, n_features), offsets_ : zeros (n_bits,), codes_ : int8
@@ -91,10 +92,6 @@ class TutorialGRH(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sci
         check_is_fitted(self)
         x = validate_data(self, X, dtype=np.float64, reset=False)
         return np.asarray((_unit(x) - self.mean_) @ self.hyperplanes_.T)
-
-    def transform(self, X: ArrayLike) -> NDArray[np.uint8]:
-        """Bits, 1 where the margin is 0 or more: uint8 of shape (n, n_bits)."""
-        return (self.decision_function(X) >= 0).astype(np.uint8)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

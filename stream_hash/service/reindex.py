@@ -157,6 +157,9 @@ def _activate_all(handle: IndexHandle) -> None:
     if all(state.live for state in handle.states):
         return
     if not any(record.generation == FIRST_GENERATION for record in handle.models.records()):
+        handle.reload_states()
+        if all(state.live for state in handle.states):  # another trainer was here between the two reads
+            return
         raise UsageError(
             f"index {handle.name!r} has no generation yet",
             why="its first is made by its first batch",

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from stream_hash.clock import now_seconds
 from stream_hash.errors import ModelMissingError
-from stream_hash.service.handle import IndexHandle
+from stream_hash.service.handle import FIRST_GENERATION, IndexHandle
 from stream_hash.storage.models import GenerationRecord
 
 
@@ -45,6 +45,8 @@ def forget_old(handle: IndexHandle, token: int) -> list[int]:
     handle.reload_states()
     in_use = {generation for state in handle.states for generation in state.writable}
     in_use |= {generation for retiring in handle.generations.retiring() for generation in retiring}
+    if not all(state.live for state in handle.states):
+        in_use.add(FIRST_GENERATION)  # a partition without any begins with that
     return handle.trainer.forget(token, in_use)
 
 

@@ -25,7 +25,7 @@ from stream_hash.storage.connection import connect
 from stream_hash.storage.data_directory import DataDirectory
 from stream_hash.storage.engine import NEWEST_REDIS_VALKEY_READS, Engine, Release, engine_of
 from stream_hash.storage.server import EmbeddedServer
-from tests.servers import bundled_binary, fake_binary, path_redis_binary, wait_until
+from tests.servers import bundled_binary, fake_binary, missing, path_redis_binary, wait_until
 
 BINARIES = {"bundled valkey": bundled_binary, "redis on PATH": path_redis_binary}
 
@@ -49,7 +49,7 @@ def valkey() -> Engine:
 def redis_7() -> Engine:
     found = engine_of(path_redis_binary())
     if found.version[:2] > NEWEST_REDIS_VALKEY_READS:
-        pytest.skip(f"{found} writes data that Valkey does not read")
+        missing(f"{found} writes data that Valkey does not read")
     return found
 
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -224,3 +225,4 @@ def test_without_a_supervisor_nothing_is_watched(value: str | None, monkeypatch:
     if value is not None:
         monkeypatch.setenv(PIPE_VARIABLE, value)
     leave_with_supervisor(grace_seconds=0)
+    assert "supervisor-watch" not in [thread.name for thread in threading.enumerate()]
