@@ -28,7 +28,7 @@ from stream_hash.numerics.evaluation import precision_at_k, recall_at_k
 from stream_hash.numerics.model import Model
 from stream_hash.numerics.probing import ball
 from stream_hash.producer import Producer
-from stream_hash.service.search import Answer
+from stream_hash.service.answer import Answer
 from stream_hash.settings import IndexSettings
 from stream_hash.storage.keys import IndexKeys
 from stream_hash.storage.models import Models

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stream_hash.errors import UsageError
 from stream_hash.numerics.validation import vector_faults
+from stream_hash.service.answer import Answer
 from stream_hash.service.checking import equal_lengths, float32, id_list, label_list, real_array, whole_number
 from stream_hash.service.connections import Connections
 from stream_hash.service.handle import IndexHandle
 from stream_hash.service.items import Item, delete_items, get_items, label_items
-from stream_hash.service.search import Answer, Plan, Searcher
+from stream_hash.service.plan import Plan
+from stream_hash.service.search import Searcher
 from stream_hash.service.status import Buried, dead_letters, index_status
 from stream_hash.service.training_status import generation_rows
 from stream_hash.service.verify import Report, verify
@@ -93,12 +95,18 @@ class Index:
         budget: int | None = None,
         exact: bool = False,
         widen: bool = True,
+        fetch: int | Literal["default"] | None = "default",
+        records: bool = True,
     ) -> list[Answer]:
         """The k nearest items to each query, best first.
 
-        vectors : (dimension,) or (n_queries, dimension). radius : probe every bucket within this Hamming
-        distance of the query's code (the default, 2). budget : probe the likeliest buckets until they hold
-        this many candidates. exact : rank every item.
+        vectors : (dimension,) or (n_queries, dimension): many at once share their round trips. budget : probe the
+        likeliest buckets until they hold this many candidates (the default: 300, or 30 k if that is more). radius :
+        probe every bucket within this Hamming distance of the query's code. exact : rank every item.
+
+        fetch : rank only so many candidates, those with the best signatures; None for all. By default all of a
+        radius's, and of a budget's 200, 20 k or a tenth, whichever is most.
+        records : False leaves labels and metadata unread (they are None), and saves a round trip.
 
         k results come back whenever the index holds k items; `Answer.widened` says if the radius had to grow.
         widen : False returns only what the radius or the budget finds, be it fewer.
@@ -111,6 +119,8 @@ class Index:
             None if budget is None else whole_number(budget, "the budget"),
             bool(exact),
             bool(widen),
+            _fetch(fetch),
+            bool(records),
         )
         with redis_errors():
             return self._searcher.search(queries, k, plan)
@@ -163,6 +173,12 @@ class Index:
         opened = connections if isinstance(connections, Connections) else Connections.open(connections)
         with redis_errors():
             return index_names(opened.client)
+
+
+def _fetch(fetch: object) -> int | Literal["default"] | None:
+    if fetch is None or fetch == "default":
+        return fetch
+    return whole_number(fetch, "fetch")
 
 
 def _queries(vectors: object) -> NDArray[np.float32]:

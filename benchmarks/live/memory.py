@@ -15,14 +15,15 @@ AT_ONCE = 1_000
 
 def generation_bytes(client: Any, handle: IndexHandle, generation: int) -> dict[str, float]:
     """Bytes by kind of key, of a generation that is live everywhere."""
-    keys: dict[str, list[str]] = {"bucket:n": [], "directory": [], "places:n": []}
+    keys: dict[str, list[str]] = {"bucket:n": [], "directory": [], "opened": [], "places:n": []}
     index = IndexKeys(handle.name)
     for partition, (_, given) in enumerate(handle.reader.sizes()):
         own = index.partition(partition)
-        tables = handle.reader.directories([(partition, generation)])[0]
-        for table, (codes, _) in enumerate(tables):
-            keys["bucket:n"] += [own.bucket(generation, table, code) for code in codes.tolist()]
+        tables = handle.buckets.directories([(partition, generation)])[0]
+        for table, directory in enumerate(tables):
+            keys["bucket:n"] += [own.bucket(generation, table, code) for code in directory.codes.tolist()]
             keys["directory"].append(own.directory(generation, table))
+            keys["opened"].append(own.opened(generation, table))
         keys["places:n"] += [own.places(generation, block) for block in range(-(-given // PLACES_A_KEY))]
     total = {kind: float(sum(_sizes(client, own))) for kind, own in keys.items()}
     a_key = client.memory_stats()["db.0"]["overhead.hashtable.main"] / client.dbsize()

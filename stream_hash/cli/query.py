@@ -12,13 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_hash import formats
+from stream_hash.cli.batches import as_they_come, of_size
 from stream_hash.cli.options import format_option, json_option, opened, server_options
 from stream_hash.cli.output import json_line, line, pairs, table
 from stream_hash.client import Index
 from stream_hash.environment import Environment
 from stream_hash.errors import FormatError, StreamHashError, UsageError
 from stream_hash.formats import Rejected
-from stream_hash.service.search import Answer
+from stream_hash.service.answer import Answer
+from stream_hash.service.search import BATCH
+
+Query = tuple[str, NDArray[np.float32]]
+"""Its name and its vector."""
 
 
 @click.command(short_help="Find the nearest items.")
@@ -28,9 +33,17 @@ from stream_hash.service.search import Answer
 @click.option("--id", "item_id", help="Query with the vector of this item, which is then among the answers.")
 @click.option("-k", "k", type=click.IntRange(1, 10_000), default=10, show_default=True, help="Answers a query.")
 @click.option(
-    "--radius", type=click.IntRange(min=0), help="Probe every bucket within this Hamming distance. [default: 2]"
+    "--budget",
+    type=click.IntRange(min=1),
+    help="Probe the likeliest buckets until they hold as many. [default: 300, or 30 k]",
 )
-@click.option("--budget", type=click.IntRange(min=1), help="Probe the likeliest buckets until they hold as many.")
+@click.option("--radius", type=click.IntRange(min=0), help="Probe every bucket within this Hamming distance.")
+@click.option(
+    "--fetch",
+    type=click.IntRange(min=0),
+    help="Rank only so many candidates, those with the best signatures; 0 for all. [default: all of a radius's; of a "
+    "budget's 200, 20 k or a tenth]",
+)
 @click.option("--exact", is_flag=True, help="Rank every item of the index.")
 @click.option("--explain", is_flag=True, help="Tell how the answers were found.")
 @click.option("--limit", type=click.IntRange(min=1), help="Queries to answer.")
@@ -44,8 +57,9 @@ def query(
     vectors: str | None,
     item_id: str | None,
     k: int,
-    radius: int | None,
     budget: int | None,
+    radius: int | None,
+    fetch: int | None,
     exact: bool,
     explain: bool,
     limit: int | None,
@@ -54,8 +68,10 @@ def query(
 ) -> None:
     """Find the k nearest items to each query, best first.
 
-    Queries come from a file (--vectors), from stdin (-), or are the vector of an item (--id). Each is
-    answered as soon as it is read. The score is the cosine, the inner product, or the negated distance
+    Queries come from a file (--vectors), from stdin (-), or are the vector of an item (--id). Those of
+    stdin are answered as they come, all that came meanwhile together.
+
+    The score is the cosine, the inner product, or the negated distance
     under l2: larger is nearer. A radius that holds fewer than k items is widened, and the answer says so.
 
     \b
@@ -70,7 +86,11 @@ def query(
     bits = index.settings.bits
     reading: dict[str, Any] = {"format": format_, "limit": limit, "dimension": index.settings.dimension}
     queries = _read(given[0], reading) if item_id is None else iter([(item_id, _vector_of(index, item_id))])
-    for query_id, answer in _answers(index, queries, exact, {"k": k, "radius": radius, "budget": budget}):
+    plan: dict[str, Any] = {"k": k, "radius": radius, "budget": budget}
+    if fetch is not None:
+        plan["fetch"] = fetch or None
+    batches = as_they_come(queries, BATCH) if given[0] == "-" else of_size(queries, BATCH)
+    for query_id, answer in _answers(index, batches, exact, plan):
         if as_json:
             json_line(_as_json(query_id, answer, explain))
         else:
@@ -88,7 +108,7 @@ def _vector_of(index: Index, item_id: str) -> NDArray[np.float32]:
     return item.vector
 
 
-def _read(source: str, reading: dict[str, Any]) -> Iterator[tuple[str, NDArray[np.float32]]]:
+def _read(source: str, reading: dict[str, Any]) -> Iterator[Query]:
     """The queries of a file, which is checked as a whole first, or those of stdin, each as it comes."""
     if source != "-":
         yield from zip(*formats.read_queries(Path(source), **reading), strict=True)
@@ -102,21 +122,24 @@ def _read(source: str, reading: dict[str, Any]) -> Iterator[tuple[str, NDArray[n
 
 
 def _answers(
-    index: Index, queries: Iterator[tuple[str, NDArray[np.float32]]], exact: bool, plan: dict[str, Any]
+    index: Index, batches: Iterator[list[Query]], exact: bool, plan: dict[str, Any]
 ) -> Iterator[tuple[str, Answer]]:
     """Each query with its answer. An exact search reads the whole index, so it does it once for all queries."""
     if exact:
-        ids, vectors = zip(*queries, strict=True)
-        yield from zip(ids, index.query(np.stack(vectors), exact=True, **plan), strict=True)
-        return
-    for query_id, vector in queries:
+        batches, plan = iter([[query for some in batches for query in some]]), {**plan, "exact": True}
+    for some in batches:
+        ids, vectors = zip(*some, strict=True)
         try:
-            (answer,) = index.query(vector, **plan)
+            yield from zip(ids, index.query(np.stack(vectors), **plan), strict=True)
         except UsageError as error:
+            if len(some) > 1 and not exact:  # it is one query's fault; those before it have answers
+                yield from _answers(index, ([query] for query in some), exact, plan)
+                continue
             raise UsageError(
-                f"query {query_id!r} cannot be answered", why=f"{error}: {error.why}", remedy=error.remedy
+                f"query {ids[0]!r} cannot be answered" if not exact else "the queries cannot be answered",
+                why=f"{error}: {error.why}",
+                remedy=error.remedy,
             ) from error
-        yield query_id, answer
 
 
 def _as_json(query_id: str, answer: Answer, explain: bool) -> dict[str, Any]:

@@ -32,12 +32,13 @@ class Encoded:
     """Hashed vectors. codes : (n, tables) uint64. signatures : (n,) uint64.
 
     margins : (n, tables · bits) float32, what the codes are the signs of: distances from hyperplanes, or those which a
-    network has learned.
+    network has learned. signature_margins : (n, 39) float32, what the signatures are the signs of.
     """
 
     codes: NDArray[np.uint64]
     signatures: NDArray[np.uint64]
     margins: NDArray[np.float32]
+    signature_margins: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,8 @@ class Model:
         if self.network is not None:
             margins = dealt(self.network.margins(vectors).T, self.tables).T
         codes = pack_bits((margins >= 0).reshape(-1, self.bits)).reshape(len(vectors), self.tables)
-        return Encoded(codes, pack_bits(embedded[:, own:] >= 0), margins.astype(np.float32))
+        of_signature = embedded[:, own:]
+        return Encoded(codes, pack_bits(of_signature >= 0), margins.astype(np.float32), of_signature.astype(np.float32))
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """The model as arrays, to be stored; `from_arrays` is the way back."""

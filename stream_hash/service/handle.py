@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from stream_hash.clock import now_seconds
 from stream_hash.errors import GenerationGoneError, ModelMissingError
 from stream_hash.numerics.model import Model, lsh_model
+from stream_hash.service.directories import Directories
 from stream_hash.settings import IndexSettings, check_name
+from stream_hash.storage.buckets import BucketReader
 from stream_hash.storage.connection import Client
 from stream_hash.storage.generations import Generations
 from stream_hash.storage.ledger import Ledger
@@ -45,6 +47,8 @@ class IndexHandle:
         """Read everything anew: the index was wiped, and one of its name was created again."""
         self.identity = self.store.settings()
         self.reader = Reader(self.client, self.name, self.settings)
+        self.buckets = BucketReader(self.client, self.name, self.settings)
+        self.directories = Directories(self.buckets, self.settings)
         self.generations = Generations(self.client, self.name, self.identity)
         self.states: list[State] = self.store.states(self.settings.partitions)
         # live and building of every partition, and those of a moment ago

@@ -18,9 +18,11 @@ from typing import Final
 import numpy as np
 
 from stream_hash.service.allowance import Allowance
+from stream_hash.service.answer import Result
 from stream_hash.service.handle import IndexHandle
 from stream_hash.service.ingest import item_faults
-from stream_hash.service.search import Plan, Result, Searcher
+from stream_hash.service.plan import Plan
+from stream_hash.service.search import Searcher
 from stream_hash.settings import Label, parse_label
 from stream_hash.storage.codec import Batch
 from stream_hash.storage.ledger import Delivery

@@ -60,10 +60,10 @@ def index_status(handle: IndexHandle) -> dict[str, Any]:
     summary = _summary(handle)
     states = handle.states
     live = [(p, state.live) for p, state in enumerate(states) if state.live]
-    directories = handle.reader.directories(live) if live else []
-    buckets = sum(len(codes) for tables in directories for codes, _ in tables)
-    members = sum(int(counts.sum()) for tables in directories for _, counts in tables)
-    largest = max((int(counts.max()) for tables in directories for _, counts in tables if len(counts)), default=0)
+    directories = handle.buckets.directories(live) if live else []
+    buckets = sum(len(one.codes) for tables in directories for one in tables)
+    members = sum(int(one.counts.sum()) for tables in directories for one in tables)
+    largest = max((int(one.counts.max()) for tables in directories for one in tables if len(one.counts)), default=0)
     return {
         **summary,
         **training_status(handle),

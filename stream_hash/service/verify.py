@@ -168,7 +168,8 @@ class _Partition:
     def _check_table(self, generation: int, table: int) -> None:
         """Compare the members of all buckets of one table with where the items have to be."""
         found, miscounted = [], []
-        codes, counts = self._handle.reader.directories([(self._partition, generation)])[0][table]
+        listing = self._handle.buckets.directories([(self._partition, generation)])[0][table]
+        codes, counts = listing.codes, listing.counts
         self._report.buckets += len(codes)
         for code, count, members in self._buckets(generation, table, codes, counts):
             if len(members) != count:
@@ -192,7 +193,7 @@ class _Partition:
     ) -> Iterator[tuple[int, int, NDArray[np.int64]]]:
         for start in range(0, len(codes), _BUCKETS_AT_ONCE):
             piece = slice(start, start + _BUCKETS_AT_ONCE)
-            members = self._handle.reader.bucket_members(self._partition, generation, table, codes[piece])
+            members = self._handle.buckets.members(self._partition, generation, table, codes[piece])
             yield from zip(codes[piece].tolist(), counts[piece].tolist(), members, strict=True)
 
     def _check_retired(self) -> None:

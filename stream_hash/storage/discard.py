@@ -42,7 +42,10 @@ def _of_partition(client: Client, keys: PartitionKeys, generations: Iterable[int
     for generation, table in product(generations, range(tables)):
         directory = keys.directory(generation, table)
         prefix = keys.buckets(generation, table)
-        found += [[prefix + code.decode() for code in client.hkeys(directory)], [directory]]
+        found += [
+            [prefix + code.decode() for code in client.hkeys(directory)],
+            [directory, keys.opened(generation, table)],
+        ]
     for generation in generations:
         found += [[keys.places(generation, block) for block in range(-(-used // BLOCK))], [keys.built(generation)]]
     return chain(*found, (keys.prefix + name for name in _OF_PARTITION))

@@ -188,8 +188,9 @@ class Inspector:
         blocks = -(-int(self._client.hget(keys.state, "next") or 0) // BLOCK)
         pipeline = self._client.pipeline(transaction=True)
         pipeline.hmget(keys.state, "live", "building", "retiring")
-        pipeline.hmget(keys.state, [f"members:{generation}:{table}" for table in tables])
-        names = [keys.directory(generation, table) for table in tables]
+        fields = [f"{count}:{generation}:{table}" for count in ("members", "cleared") for table in tables]
+        pipeline.hmget(keys.state, fields)
+        names = [name(generation, table) for name in (keys.directory, keys.opened) for table in tables]
         names += [keys.places(generation, block) for block in range(blocks)] + [keys.built(generation)]
         for start in range(0, len(names), 1_000):
             # by its name: redis-py's cluster client splits `exists`, and a transaction stays whole

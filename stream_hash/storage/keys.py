@@ -40,7 +40,8 @@ Of a partition, under `sh:{N:p}:`
 | state          | hash   | live, building (generation or ''), floor, next (item number), items (count), |
 |                |        | nonce (the index's), tables, code_bytes (of a code in a place), token (the   |
 |                |        | newest seen of a trainer), retiring (generations that still have keys, with  |
-|                |        | commas between), members:G:t (what directory:G:t sums up to)                 |
+|                |        | commas between), members:G:t (what directory:G:t sums up to), cleared:G:t    |
+|                |        | (how often opened:G:t was begun anew)                                        |
 | records        | hash   | id → JSON record: number, sequence, label, its sequence, metadata            |
 | value:n        | string | item number n: sequence, vector and id (codec.py)                            |
 | free           | list   | item numbers given back by deletes                                           |
@@ -48,6 +49,8 @@ Of a partition, under `sh:{N:p}:`
 | labelled       | zset   | item number of a labelled item → sequence number of its label                |
 | bucket:G:t:c   | set    | members with code c in table t of generation G                               |
 | directory:G:t  | hash   | code → how many members, for each non-empty bucket of that table             |
+| opened:G:t     | list   | codes of the buckets of that table that became non-empty, oldest first, since |
+|                |        | it was last begun anew: what a searcher that has the directory has missed    |
 | places:G:B     | string | places of item numbers 512 B to 512 B + 511 in generation G (places.py)      |
 | built:G        | string | bitmap: which chunks of 1,024 item numbers are in the generation being built |
 
@@ -185,6 +188,9 @@ class PartitionKeys:
 
     def directory(self, generation: int, table: int) -> str:
         return f"{self.prefix}directory:{generation}:{table}"
+
+    def opened(self, generation: int, table: int) -> str:
+        return f"{self.prefix}opened:{generation}:{table}"
 
     def places(self, generation: int, block: int) -> str:
         return f"{self.prefix}places:{generation}:{block}"

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from stream_hash.service.search import Answer, Plan
+from stream_hash.service.answer import Answer
+from stream_hash.service.plan import Plan
 from stream_hash.settings import IndexSettings
 from stream_hash.storage.store import HELD, WRITTEN
 

@@ -49,7 +49,7 @@ def dump(client: redis.Redis, index: str) -> tuple[Dump, list[Dump]]:
             if kind in ("tombstones", "labelled", "pending", "leases"):
                 pipeline.zrange(name, 0, -1, withscores=True)
                 slots.append((partition, kind, which))
-            elif kind in ("free", "runs"):
+            elif kind in ("free", "runs", "opened"):
                 pipeline.lrange(name, 0, -1)
                 slots.append((partition, kind, which))
     for (partition, kind, which), reply in zip(slots, pipeline.execute(), strict=True):
@@ -131,11 +131,11 @@ class Partition:
             assert generation not in (self.live, self.building), f"generation {generation} in use is being retired"
             self._check_directories(generation)
         kept = {self.live, self.building, *self.retiring}
-        for kind in ("bucket", "directory", "places", "built"):
+        for kind in ("bucket", "directory", "opened", "places", "built"):
             for rest in self._keys.get(kind, {}):
                 assert rest.split(":")[0] in kept, f"{kind}:{rest} is left of a generation that is in use no more"
         for name in self._state:
-            assert not name.startswith("members:") or name.split(":")[1] in kept, f"{name} is left"
+            assert not name.startswith(("members:", "cleared:")) or name.split(":")[1] in kept, f"{name} is left"
 
     def _check_items(self) -> None:
         """Records, values, numbers, tombstones and labels belong together."""

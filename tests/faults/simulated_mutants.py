@@ -14,14 +14,14 @@ from typing import Any
 
 import test_protocol
 
-from stream_hash.service import ingest, reindex, search, sweep
+from stream_hash.service import directories, gathering, ingest, ranking, reindex, sweep
 from stream_hash.storage import generations, trainer_state
 from stream_hash.storage.scripts import sources
 
 IN_PYTHON: Mapping[str, tuple[ModuleType, tuple[tuple[str, str], ...]]] = {
     # name: (module, (text, what stands in its place), ...)
     "a search does not check live": (
-        search,
+        gathering,
         (
             (
                 "if any(found.live != probe.generation for probe, found in zip(probes, gathered, strict=True)):",
@@ -30,10 +30,32 @@ IN_PYTHON: Mapping[str, tuple[ModuleType, tuple[tuple[str, str], ...]]] = {
         ),
     ),
     "a search does not miss deleted candidates": (
-        search,
-        (("if answer.reranked < min(self._k, answer.candidates):", "if False:"),),
+        ranking,
+        (("if any(answer.reranked < min(k, answer.candidates) for answer in answers):", "if False:"),),
     ),
-    "a search does not widen": (search, (("if self._plan.widen:", "if False:"),)),
+    "a search does not widen": (gathering, (("if widen:", "if False:"),)),
+    "a search does not learn of new buckets": (
+        directories,
+        (("return [table.add(codes) for table, codes in", "return [codes[:0] for _, codes in"),),
+    ),
+    "a search learns of new buckets and does not gather again": (
+        gathering,
+        (
+            (
+                "            if queries:\n                for probe, one",
+                "            if False:\n                for probe, one",
+            ),
+        ),
+    ),
+    "a search does not mind that a list was begun anew": (
+        directories,
+        (
+            (
+                "if len(opened) < len(found.opened) or",
+                "opened = [c if c is not None else [] for c in found.opened]\n        if",
+            ),
+        ),
+    ),
     "a worker takes STALE for done": (
         ingest,
         (("self._handle.states[partition] = outcome.state\n                continue", "return"),),
@@ -86,6 +108,10 @@ IN_PYTHON: Mapping[str, tuple[ModuleType, tuple[tuple[str, str], ...]]] = {
 _SAME = "it comes to the same: "
 _SIZE = "it takes more than a simulated index has: "
 LEFT_OUT: Mapping[str, str] = {
+    "all buckets listed": _SAME + "a searcher learns of buckets that it knows",
+    "begun anew each time": _SAME + "searchers read the directory more often",
+    "opened buckets for ever": _SAME + "a list that is longer tells the same",
+    "lists as short for all": _SIZE + "a directory of thousands of buckets",
     "upserts replayed": _SAME + "what is written again is what is there",
     "counts of nothing kept": _SAME + "a count that is kept is 0",
     "deletes below the floor": _SAME + "what it leaves is a tombstone below the floor, which the next sweep forgets",

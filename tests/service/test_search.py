@@ -13,15 +13,17 @@ from stream_hash.client import Index
 from stream_hash.errors import IndexMissingError, UsageError
 from stream_hash.numerics.model import lsh_model
 from stream_hash.numerics.probing import ball_size
-from stream_hash.service import search as search_module
+from stream_hash.service import probing as probing_module
+from stream_hash.service import ranking as ranking_module
 from stream_hash.service.connections import Connections
 from stream_hash.service.handle import IndexHandle
 from stream_hash.service.ingest import apply_batch
 from stream_hash.settings import IndexSettings, Metric
-from stream_hash.storage import reads as reads_module
+from stream_hash.storage import buckets as buckets_module
+from stream_hash.storage.buckets import BucketReader, Gathered, Probes
 from stream_hash.storage.codec import Batch, Values
 from stream_hash.storage.connection import Client
-from stream_hash.storage.reads import Gathered, Probes, Reader
+from stream_hash.storage.reads import Reader
 
 METRICS: tuple[Metric, ...] = ("cosine", "l2", "inner")
 
@@ -73,7 +75,8 @@ def test_the_candidates_of_every_radius_are_the_brute_force_ball(
     client: Client, partitions: int, tables: int, enumerate_at_least: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whether the ball is enumerated or the directory walked."""
-    monkeypatch.setattr(search_module, "ENUMERATE_AT_LEAST", enumerate_at_least)
+    monkeypatch.setattr(probing_module, "ENUMERATE_AT_LEAST", enumerate_at_least)
+    monkeypatch.setattr(probing_module, "SMALL_BALL", enumerate_at_least)
     settings = IndexSettings(12, bits=9, tables=tables, partitions=partitions)
     index = filled(client, settings, 300)
     model = IndexHandle(client, "x").model(1)
@@ -159,13 +162,13 @@ def test_a_search_whose_generation_was_replaced_begins_again_with_the_new_one(cl
 
 def test_a_search_that_does_not_check_live_is_caught(real_client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     """The rule's mutant: whatever is live is taken for the generation that was planned with."""
-    gather = Reader.gather
+    gather = BucketReader.gather
 
-    def unchecked(self: Reader, probes: list[Probes]) -> list[Gathered]:
+    def unchecked(self: BucketReader, probes: list[Probes]) -> list[Gathered]:
         found = gather(self, probes)
         return [replace(one, live=probe.generation) for probe, one in zip(probes, found, strict=True)]
 
-    monkeypatch.setattr(Reader, "gather", unchecked)
+    monkeypatch.setattr(BucketReader, "gather", unchecked)
     with pytest.raises(AssertionError):
         reads_of_a_replaced_generation_are_whole(real_client)
 
@@ -181,14 +184,14 @@ def test_live_and_buckets_are_read_in_one_transaction(real_client: redis.Redis) 
             commands.append(monitor.next_command()["command"])
     names = [command.split(" ")[0] for command in commands]
     start = names.index("MULTI")
-    assert names[start : names.index("EXEC")] == ["MULTI", "HMGET", "HLEN", "SUNION"]
+    assert names[start : names.index("EXEC")] == ["MULTI", "HMGET", "HLEN", "LRANGE", "SUNION"]
 
 
 @pytest.mark.parametrize("partitions", [1, 4])
 def test_more_buckets_than_one_call_may_read_are_read_in_several(
     client: Client, partitions: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reads_module, "UNION_KEYS", 7)
+    monkeypatch.setattr(buckets_module, "UNION_KEYS", 7)
     index = filled(client, IndexSettings(12, bits=8, tables=2, partitions=partitions), 200)
     queries = vectors(3, 12, seed=4)
     probed = index.query(queries, radius=8)
@@ -229,15 +232,15 @@ def test_candidates_deleted_before_they_are_fetched_are_made_up_for(client: Clie
     index = filled(client, IndexSettings(12, bits=8), 30)
     query = vectors(30, 12)[3]
     nearest = [result.id for result in index.query(query, k=20, exact=True)[0].results]
-    gather = index._handle.reader.gather
+    gather = index._handle.buckets.gather
 
     def gather_then_delete(probes: list[Probes]) -> list[Gathered]:
         found = gather(probes)
-        index._handle.reader.gather = gather  # type: ignore[method-assign]  # once
+        index._handle.buckets.gather = gather  # type: ignore[method-assign]  # once
         Index("x", Connections(client, None)).delete(nearest[:10])
         return found
 
-    index._handle.reader.gather = gather_then_delete  # type: ignore[method-assign]
+    index._handle.buckets.gather = gather_then_delete  # type: ignore[method-assign]
     assert [result.id for result in index.query(query, k=10, radius=8)[0].results] == nearest[10:]
 
 
@@ -261,10 +264,19 @@ def counted_client(real_client: redis.Redis, embedded_url: str) -> Iterator[redi
 
 
 @pytest.mark.parametrize(("partitions", "tables"), [(1, 1), (5, 3)])
-def test_a_search_by_radius_takes_three_round_trips(counted_client: redis.Redis, partitions: int, tables: int) -> None:
+def test_a_search_takes_three_round_trips_and_two_more_for_a_directory_not_kept(
+    counted_client: redis.Redis, partitions: int, tables: int
+) -> None:
     index = filled(counted_client, IndexSettings(12, bits=12, partitions=partitions, tables=tables), 3_000)
-    index.query(vectors(1, 12, seed=1), k=3)
-    for plan, trips in (({}, 3), ({"radius": 3}, 3), ({"budget": 50}, 5)):
+    index.query(vectors(1, 12, seed=1), k=3, radius=2)
+    for plan, trips in (
+        ({"radius": 2}, 3),
+        ({"budget": 50}, 5),
+        ({"budget": 50}, 3),
+        ({}, 3),
+        ({"radius": 3}, 3),
+        ({"records": False}, 2),
+    ):
         CountingConnection.sent = 0
         (answer,) = index.query(vectors(1, 12, seed=2), k=3, **plan)
         assert not answer.widened
@@ -274,7 +286,7 @@ def test_a_search_by_radius_takes_three_round_trips(counted_client: redis.Redis,
 def test_more_candidates_than_one_fetch_may_hold_are_ranked_piece_by_piece(
     client: Client, partitions: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(search_module, "FETCH_BYTES", 4 * 12 * 33)
+    monkeypatch.setattr(ranking_module, "FETCH_BYTES", 4 * 12 * 33)
     index = filled(client, IndexSettings(12, bits=8, partitions=partitions), 300)
     for query in vectors(3, 12, seed=2):
         (probed,), (exact,) = index.query(query, radius=8), index.query(query, exact=True)

@@ -50,11 +50,10 @@ def begun(bench: Bench) -> Generations:
     return generations
 
 
-def members(bench: Bench) -> dict[str, int]:
+def members(bench: Bench, prefix: str = "members:") -> dict[str, int]:
     """What the partition of `a` counts, as GENERATION:TABLE → members."""
     stored = bench.client.hgetall(bench.store.partition(PARTITION_OF_A).state)
-    prefix = b"members:"
-    return {k.removeprefix(prefix).decode(): int(v) for k, v in stored.items() if k.startswith(prefix)}
+    return {k.decode().removeprefix(prefix): int(v) for k, v in stored.items() if k.startswith(prefix.encode())}
 
 
 def field(bench: Bench, name: str) -> bytes | None:
@@ -64,10 +63,11 @@ def field(bench: Bench, name: str) -> bytes | None:
 def keys_of(bench: Bench, generation: int) -> list[str]:
     """Every key and count that a generation has in the partition of `a`."""
     prefix = bench.store.partition(PARTITION_OF_A).prefix
-    kinds = ("bucket", "directory", "places", "built")
+    kinds = ("bucket", "directory", "opened", "places", "built")
     found = [k.removeprefix(prefix) for k in bench.dump() if k.startswith(prefix)]
     kept = [k for k in found if k.split(":")[0] in kinds and k.split(":")[1] == str(generation)]
-    return kept + [at for at in members(bench) if at.startswith(f"{generation}:")]
+    counted = [*members(bench), *members(bench, "cleared:")]
+    return kept + [at for at in counted if at.startswith(f"{generation}:")]
 
 
 def retire(bench: Bench, generation: int) -> list[State | None]:
@@ -284,7 +284,7 @@ def retiring_is_done_in_pieces_and_begun_anew_after_a_crash(bench: Bench) -> Non
     generations.put(PARTITION_OF_A, 2, 0, numbers, numbers + 1, places)
     generations.begin(PARTITION_OF_A, 2, 7)
     generations.switch(PARTITION_OF_A, 2, 7)
-    bench.set_state("a", retiring="12,1,11")
+    bench.set_state("a", **{"retiring": "12,1,11", "cleared:1:0": "1", "cleared:1:1": "2"})
     bench.client.set(bench.store.partition(PARTITION_OF_A).places(1, 4), "x")
     kept = keys_of(bench, 2)
     most = generations_module.RETIRE_KEYS

@@ -103,6 +103,10 @@ class Bench:
             for code, count in self.client.hgetall(key).items()
         }
 
+    def opened(self, table: int = 0) -> list[bytes]:
+        """The buckets that were opened in the partition of "a"."""
+        return self.client.lrange(self.store.partition(PARTITION_OF_A).opened(1, table), 0, -1)
+
     def record(self, item_id: str):
         keys = self.store.partition(partition_of(item_id, SETTINGS.partitions))
         text = self.client.hget(keys.records, item_id)
@@ -198,6 +202,47 @@ def the_floor_never_sinks(bench: Bench) -> None:
     bench.store.purge(0, 9)
     bench.store.purge(0, 4)
     assert bench.client.hget(bench.store.partition(0).state, "floor") == b"9"
+
+
+def a_bucket_that_opens_is_listed_each_time(bench: Bench) -> None:
+    """In the order of events, and only when it was empty before."""
+    other, third = [i for i in map(str, range(99)) if partition_of(i, SETTINGS.partitions) == PARTITION_OF_A][:2]
+    bench.upsert("a", 1, 5)
+    bench.upsert(other, 2, 5)
+    bench.upsert(third, 3, 9)
+    assert bench.opened() == [b"5", b"9"]
+    bench.upsert(third, 4, 5)
+    bench.delete(other, 5)
+    assert bench.opened() == [b"5", b"9"]
+    bench.upsert(other, 6, 9)
+    assert bench.opened() == [b"5", b"9", b"9"]
+    assert bench.opened(table=1) == [b"6", b"10", b"10"]
+
+
+def a_list_of_opened_buckets_is_begun_anew_and_that_is_counted(bench: Bench) -> None:
+    keys = bench.store.partition(PARTITION_OF_A)
+    bench.client.rpush(keys.opened(1, 0), *range(1_000, 2_022))
+    bench.upsert("a", 1, 5)
+    assert len(bench.opened()) == 1_023
+    assert bench.client.hget(keys.state, "cleared:1:0") is None
+    bench.upsert("a", 2, 6)
+    assert bench.opened() == []
+    assert bench.client.hget(keys.state, "cleared:1:0") == b"1"
+    bench.upsert("a", 3, 7)
+    assert bench.opened() == [b"7"]
+    assert bench.client.hget(keys.state, "cleared:1:0") == b"1"
+
+
+def the_list_of_a_large_directory_is_longer(bench: Bench) -> None:
+    """So that reading that directory again costs no more than a few codes for each that was opened."""
+    keys = bench.store.partition(PARTITION_OF_A)
+    bench.client.hset(keys.directory(1, 0), mapping={str(code): 1 for code in range(1_000, 10_000)})
+    bench.client.rpush(keys.opened(1, 0), *range(1_000, 2_100))
+    bench.upsert("a", 1, 5)
+    assert len(bench.opened()) == 1_101
+    bench.client.rpush(keys.opened(1, 0), *range(30))
+    bench.upsert("a", 2, 6)
+    assert bench.opened() == []
 
 
 def an_upsert_removes_the_old_members_by_the_stored_codes(bench: Bench) -> None:
@@ -457,6 +502,9 @@ STORE_SCENARIOS = (
     a_write_older_than_a_forgotten_tombstone_is_still_ignored,
     a_tombstone_is_kept_while_an_older_write_may_arrive,
     the_floor_never_sinks,
+    a_bucket_that_opens_is_listed_each_time,
+    a_list_of_opened_buckets_is_begun_anew_and_that_is_counted,
+    the_list_of_a_large_directory_is_longer,
     an_upsert_removes_the_old_members_by_the_stored_codes,
     a_delete_leaves_no_member_no_value_and_no_count,
     item_numbers_are_dense_and_reused,

@@ -50,6 +50,8 @@ if block < blocks then
 end
 for table_number = 0, tables - 1 do
   redis.call('HDEL', KEYS[1], 'members:' .. generation .. ':' .. table_number)
+  redis.call('HDEL', KEYS[1], 'cleared:' .. generation .. ':' .. table_number)
+  redis.call('UNLINK', prefix .. 'opened:' .. generation .. ':' .. table_number)
 end
 local left = {}
 for other in string.gmatch(retiring, '[^,]+') do

@@ -14,6 +14,7 @@ local prefix = string.sub(KEYS[1], 1, -6) -- without 'state'
 local NUMBER, SEQUENCE, LABEL, LABEL_SEQUENCE, METADATA = 1, 2, 3, 4, 5
 local CAPACITY = 16777216 -- 2^24 item numbers
 local SIGNATURE_BYTES, BLOCK = 5, 512
+local OPENED = 1024 -- codes that a list of opened buckets holds in any case before it is begun anew
 
 local byte, format = string.byte, string.format -- as locals: they are called for every member
 local tables, code_bytes, width = 0, 0, SIGNATURE_BYTES
@@ -68,7 +69,8 @@ local function code_of(place, before)
   return decimal(big_endian(place, before + 1, last - 5), big_endian(place, math.max(before + 1, last - 4), last))
 end
 
--- The tables of a generation: where their keys begin, and how many members this script has added to them.
+-- The tables of a generation: where their keys begin, how many members this script has added to them, and the codes
+-- of the buckets that it has opened: those that were empty.
 local function tables_of(generation)
   local known = parts[generation]
   if not known then
@@ -79,6 +81,9 @@ local function tables_of(generation)
         bucket = prefix .. 'bucket:' .. at .. ':',
         directory = prefix .. 'directory:' .. at,
         members = 'members:' .. at,
+        list = prefix .. 'opened:' .. at,
+        cleared = 'cleared:' .. at,
+        opened = {},
         added = 0
       }
     end
@@ -92,7 +97,9 @@ local function add_members(generation, number, place)
   for _, part in ipairs(tables_of(generation)) do
     local code = code_of(place, before)
     if redis.call('SADD', part.bucket .. code, member) == 1 then
-      redis.call('HINCRBY', part.directory, code, 1)
+      if redis.call('HINCRBY', part.directory, code, 1) == 1 then
+        part.opened[#part.opened + 1] = code
+      end
       part.added = part.added + 1
     end
     before = before + code_bytes
@@ -157,7 +164,20 @@ local function move(generation, number, place)
   set_place(generation, number, place or string.rep('\0', width))
 end
 
--- Store what changed in places and counts. Neighbours go in one call: new items have consecutive numbers.
+-- Tell searchers of the buckets that this script has opened. Each remembers how far it has read the list, and how often
+-- it had been begun anew. It is, when it has an eighth as many codes as the directory: who has not read it until then
+-- reads the directory again, at a cost of a few codes for each that was new.
+local function store_opened(part)
+  if part.opened[1] then
+    local length = redis.call('RPUSH', part.list, unpack(part.opened))
+    if length >= math.max(OPENED, redis.call('HLEN', part.directory) / 8) then
+      redis.call('UNLINK', part.list)
+      redis.call('HINCRBY', KEYS[1], part.cleared, 1)
+    end
+  end
+end
+
+-- Store what changed in places, counts and opened buckets. Neighbours go in one call: new items have consecutive numbers.
 local function store_places()
   for generation, changed in pairs(places) do
     local numbers = {}
@@ -186,6 +206,7 @@ local function store_places()
       if part.added ~= 0 and redis.call('HINCRBY', KEYS[1], part.members, part.added) == 0 then
         redis.call('HDEL', KEYS[1], part.members)
       end
+      store_opened(part)
     end
   end
 end
