@@ -24,9 +24,11 @@ from simulation import Actor, Scheduler, SimulatedClient
 from stream_hash.clock import now_milliseconds, now_seconds
 from stream_hash.errors import FencedError, ModelMissingError
 from stream_hash.numerics.model import Model
-from stream_hash.service import ingest, reindex, search, sweep, verify
+from stream_hash.service import ingest, reindex, sweep, verify
 from stream_hash.service.handle import IndexHandle
+from stream_hash.service.plan import Plan
 from stream_hash.service.scoring import Scorer
+from stream_hash.service.search import Searcher
 from stream_hash.settings import IndexSettings
 from stream_hash.storage.codec import Batch
 from stream_hash.storage.trainer_state import Held
@@ -247,7 +249,7 @@ def searcher(queries: NDArray[np.float32]) -> Callable[[World, Actor], None]:
     """Searches by every plan; each answer is checked against what was there during it."""
 
     def run(world: World, _: Actor) -> None:
-        searching = search.Searcher(world.open())
+        searching = Searcher(world.open())
         plans: list[dict[str, Any]] = [
             {},
             {"radius": 0},
@@ -258,7 +260,7 @@ def searcher(queries: NDArray[np.float32]) -> Callable[[World, Actor], None]:
         while world.busy:
             query = world.rng.choice(queries)
             k = world.rng.choice([1, 2, 3, 5, 30])
-            plan = search.Plan(**world.rng.choice(plans))
+            plan = Plan(**world.rng.choice(plans))
             watched = Watched(world.history)
             (answer,) = searching.search(query[None, :], k, plan)
             watched.check(query, k, plan, answer)
