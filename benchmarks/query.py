@@ -1,4 +1,5 @@
-"""A query against the same reads issued bare; and what each radius costs and finds, none of them widened.
+"""A query against the same reads issued bare; what each radius costs and finds, none of them widened; and budgets
+(query_plans.py).
 
 The bare reads are those that no search of this kind can do without: one SUNION of the ball's buckets and one
 MGET of the candidates' values, on a client of redis-py, with all keys spelt out beforehand and nothing done with
@@ -19,6 +20,7 @@ import redis
 from numpy.typing import NDArray
 
 from benchmarks.dataset import DIMENSION, Dataset, load_dataset
+from benchmarks.query_plans import plans, shown
 from benchmarks.report import machine, progress, publish, table
 from benchmarks.round_trips import counted
 from benchmarks.services import running_server, running_workers
@@ -41,7 +43,7 @@ RADII = range(5)
 K = 10
 EXACT_QUERIES = 20
 """An exact search reads every vector, so its time is measured on a few; what it finds is computed for all."""
-STAGES = ("plan", "gather", "fetch", "rank", "results")
+STAGES = ("plan", "gather", "prune", "fetch", "rank", "results")
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,11 @@ def measure(data: Dataset, queries: int, workers: int) -> dict[str, Any]:
             found = [[result.id for result in answer.results] for answer in answers]
             radii.append({"radius": radius, **_quality(found, truth, classes, label_of), **_cost(answers)})
         progress("exact search")
+        exact = {
+            **_quality(truth, truth, classes, label_of),
+            **_exact_cost(index, vectors[:EXACT_QUERIES], truth),
+        }
+        rows = [[str(int(position)) for position in row] for row in _positions(data, vectors)]
         return {
             "machine": machine(client),
             "data": data.source,
@@ -81,10 +88,8 @@ def measure(data: Dataset, queries: int, workers: int) -> dict[str, Any]:
             "queries": len(vectors),
             f"radius_{RADIUS}": against_bare,
             "radii": radii,
-            "exact": {
-                **_quality(truth, truth, classes, label_of),
-                **_exact_cost(index, vectors[:EXACT_QUERIES], truth),
-            },
+            "plans": plans(client, data, vectors, rows),
+            "exact": exact,
         }
 
 
@@ -127,14 +132,18 @@ def _bare_reads(client: Any, model: Model, vector: NDArray[np.float32]) -> BareR
 
 
 def _nearest(data: Dataset, vectors: NDArray[np.float32], ids: Sequence[str]) -> list[list[str]]:
-    """The ids of the true nearest items to each query: all vectors are of unit length."""
+    """The ids of the true nearest items to each query."""
+    return [[ids[position] for position in row] for row in _positions(data, vectors).tolist()]
+
+
+def _positions(data: Dataset, vectors: NDArray[np.float32]) -> NDArray[np.intp]:
+    """Where the true nearest items to each query stand: all vectors are of unit length. (n_queries, k)."""
     nearest = []
     for start in range(0, len(vectors), 100):
         scores = vectors[start : start + 100] @ data.items.T
         few = min(K, scores.shape[1] - 1)
-        best = np.argpartition(-scores, few, axis=1)[:, :K]
-        nearest += [[ids[position] for position in row] for row in best.tolist()]
-    return nearest
+        nearest.append(np.argpartition(-scores, few, axis=1)[:, :K])
+    return np.concatenate(nearest)
 
 
 def _quality(
@@ -221,6 +230,7 @@ def _tables(result: dict[str, Any]) -> list[str]:
         f"{result['data']}: {result['items']:,} × {result['dimension']}, {result['queries']:,} queries",
         table(against),
         table(rows),
+        table(shown(result["plans"])),
     ]
 
 

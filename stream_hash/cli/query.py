@@ -127,7 +127,7 @@ def _answers(
     """Each query with its answer. An exact search reads the whole index, so it does it once for all queries."""
     if exact:
         batches, plan = iter([[query for some in batches for query in some]]), {**plan, "exact": True}
-    for some in batches:
+    for some in filter(None, batches):
         ids, vectors = zip(*some, strict=True)
         try:
             yield from zip(ids, index.query(np.stack(vectors), **plan), strict=True)

@@ -86,11 +86,18 @@ def model_of(method: str, bits: int, data: Data) -> Model:
 
 @contextmanager
 def temporary_index(
-    client: Client, model: Model, vectors: NDArray[np.float32], show: Callable[[str], None] = lambda _: None
+    client: Client,
+    model: Model,
+    vectors: NDArray[np.float32],
+    show: Callable[[str], None] = lambda _: None,
+    settings: IndexSettings | None = None,
 ) -> Iterator[IndexHandle]:
-    """An index with a given model, filled from this process; deleted at the end. Ids are row numbers."""
+    """An index with a given model, filled from this process; deleted at the end. Ids are row numbers.
+
+    settings : those that fit the model, if not the plain ones of its dimension and bits.
+    """
     name = f"evaluate-{secrets.token_hex(4)}"
-    settings = IndexSettings(dimension=model.dimension, bits=model.bits)
+    settings = settings or IndexSettings(dimension=model.dimension, bits=model.bits)
     Store(client, name).create(settings)
     try:
         handle = IndexHandle(client, name)

@@ -18,7 +18,7 @@ import struct
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeAlias, cast
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -150,20 +150,21 @@ def decode_values(
 
     Raises IntegrityError when a value is too short for its vector.
     """
-    layout = _value_type(dimension, dtype)
-    size = layout.itemsize
-    kept = [i for i, blob in enumerate(blobs) if blob is not None]
-    present = [cast("bytes", blobs[i]) for i in kept]
-    fixed = np.frombuffer(b"".join([blob[:size] for blob in present]), dtype=np.uint8)
-    if fixed.size != size * len(present):
+    size = id_offset(dimension, dtype)
+    present = [blob for blob in blobs if blob is not None]
+    lengths = set(map(len, present))
+    if lengths and min(lengths) < size:
         raise IntegrityError("a stored value is shorter than its vector", why=f"expected {size} bytes and an id")
-    rows = fixed.view(layout) if present else np.empty(0, dtype=layout)
-    return Values(
-        numbers[kept],
-        rows["sequence"].astype(np.int64),
-        np.ascontiguousarray(rows["vector"], dtype=np.float32),
-        [str(blob[size:], "utf-8") for blob in present],
-    )
+    # values of one length, as ids often have, need not be cut one by one
+    whole = len(lengths) == 1
+    raw = b"".join(present if whole else [blob[:size] for blob in present])
+    rows = np.frombuffer(raw, dtype=np.uint8).reshape(len(present), lengths.pop() if whole else size)
+    sequences = np.ascontiguousarray(rows[:, :8]).view("<u8").reshape(-1)
+    vectors = np.ascontiguousarray(rows[:, 8:size]).view(_DTYPES[dtype])
+    if len(present) < len(blobs):
+        numbers = numbers[[blob is not None for blob in blobs]]
+    ids = [str(blob[size:], "utf-8") for blob in present]
+    return Values(numbers, sequences.astype(np.int64), vectors.astype(np.float32, copy=False), ids)
 
 
 @dataclass(frozen=True)

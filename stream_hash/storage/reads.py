@@ -7,7 +7,7 @@ search travels in one round trip, however many partitions there are.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,14 +52,13 @@ class Reader:
 
     def values(self, wanted: Sequence[tuple[int, NDArray[np.int64]]]) -> list[Values]:
         """For each (partition, item numbers): the values that are there, in one round trip."""
-        pipeline = self._client.pipeline(transaction=False)
+        commands = []
         for partition, numbers in wanted:
             prefix = self._keys.partition(partition).prefix + "value:"
             names = [prefix + str(number) for number in numbers.tolist()]
-            for start in range(0, len(names), FETCH_VALUES):
-                # by its name, for the same reason
-                pipeline.execute_command("MGET", *names[start : start + FETCH_VALUES])
-        replies = iter(pipeline.execute() if len(pipeline) else [])
+            # by its name: redis-py's pipeline.mget refuses a cluster even when all keys share a slot
+            commands += [["MGET", *names[start : start + FETCH_VALUES]] for start in range(0, len(names), FETCH_VALUES)]
+        replies = iter(self._together(commands))
         found = []
         for _, numbers in wanted:
             blobs: list[bytes | None] = []
@@ -67,6 +66,15 @@ class Reader:
                 blobs.extend(next(replies))
             found.append(decode_values(numbers, blobs, self._settings.dimension, self._settings.dtype))
         return found
+
+    def _together(self, commands: Sequence[Sequence[str]]) -> list[Any]:
+        """The replies to commands, in one round trip; to a single one without the weight of a pipeline."""
+        if len(commands) == 1:
+            return [self._client.execute_command(*commands[0])]
+        pipeline = self._client.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        return pipeline.execute() if commands else []
 
     def labelled(
         self, partition: int, *, below: int, count: int, above: int = 0
@@ -132,11 +140,10 @@ class Reader:
             for partition, positions in by_partition.items()
             for start in range(0, len(positions), FETCH_RECORDS)
         ]
-        pipeline = self._client.pipeline(transaction=False)
-        for partition, positions in pieces:
-            pipeline.hmget(self._keys.partition(partition).records, [ids[p] for p in positions])
         found: list[Record | None] = [None] * len(ids)
-        replies = pipeline.execute() if ids else []
+        replies = self._together(
+            [["HMGET", self._keys.partition(p).records, *(ids[i] for i in positions)] for p, positions in pieces]
+        )
         for (_, positions), texts in zip(pieces, replies, strict=True):
             for position, text in zip(positions, texts, strict=True):
                 found[position] = decode_record(text) if text is not None else None

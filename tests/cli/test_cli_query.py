@@ -147,6 +147,35 @@ def test_queries_on_stdin_are_answered_as_they_come(spawn: Spawn, index: str, wo
     assert process.wait(10) == 0
 
 
+def test_a_query_that_cannot_be_ranked_does_not_take_those_before_it_along(cli: Cli, index: str) -> None:
+    lines = [json.dumps({"id": f"q{number}", "vector": [1.0] * 8}) for number in range(3)]
+    lines += [json.dumps({"id": "zero", "vector": [0.0] * 8}), lines[0]]
+    outcome = cli("query", index, "-", "--json", stdin="\n".join(lines).encode())
+    assert outcome.code == 2
+    assert [json.loads(line)["query"] for line in outcome.out.splitlines()] == ["q0", "q1", "q2"]
+    assert "query 'zero' cannot be answered" in outcome.err
+
+
+def test_many_queries_are_answered_in_order_and_as_each_alone(
+    cli: Cli, index: str, vectors: np.ndarray[Any, Any], tmp_path: Path
+) -> None:
+    np.save(tmp_path / "many.npy", vectors[:150])
+    answers = cli("query", index, "--vectors", tmp_path / "many.npy", "--json", "--fetch", 0).lines
+    assert [answer["query"] for answer in answers] == [str(row) for row in range(150)]
+    for row in (0, 70, 149):
+        assert [result["id"] for result in answers[row]["results"]] == nearest(vectors, vectors[row], 10)
+
+
+def test_fetch_bounds_what_is_ranked(cli: Cli, index: str, questions: Path) -> None:
+    def ranked(*plan: object) -> list[int]:
+        lines = cli("query", index, "--vectors", questions, "--limit", 1, *plan, "--json").lines
+        return [answer["reranked"] for answer in lines]
+
+    assert ranked("--fetch", 20) == [20]
+    assert ranked("--fetch", 0) == [300]
+    assert ranked("--radius", 10) == [300]
+
+
 @pytest.mark.parametrize(
     ("args", "stdin", "code", "message"),
     [

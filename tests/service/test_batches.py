@@ -58,9 +58,10 @@ def test_a_batch_answers_as_its_queries_do_alone(client: Client, partitions: int
     index = filled(client, IndexSettings(12, bits=8, tables=2, partitions=partitions), 400)
     queries = vectors(20, 12, seed=3)
     alone = [index.query(query, **plan)[0] for query in queries]
-    for keys in (buckets_module.UNION_KEYS, 5):
+    for keys, at_once in ((buckets_module.UNION_KEYS, buckets_module.UNION_AT_ONCE), (5, 10), (1_000, 3)):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(buckets_module, "UNION_KEYS", keys)
+            patch.setattr(buckets_module, "UNION_AT_ONCE", at_once)
             for one, other in zip(index.query(queries, **plan), alone, strict=True):
                 assert one.results == other.results
                 for field in (
