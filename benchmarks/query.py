@@ -97,7 +97,7 @@ def _against_bare(index: Index, client: Any, vectors: NDArray[np.float32]) -> di
     """Times of a query and of its bare reads, and the round trips of the query."""
     model = Model.from_arrays(Models(client, INDEX).load(1))
     bare = [_bare_reads(client, model, vector) for vector in vectors]
-    index.query(vectors[0], K)  # loads the model, once
+    index.query(vectors[0], K, radius=RADIUS, widen=False)  # loads the model, once
     trips = []
     for vector in vectors[:200]:
         with counted() as counter:

@@ -20,6 +20,7 @@ from stream_hash.service.answer import Answer, ChangedError, Result, Stages
 from stream_hash.service.gathering import Candidates
 from stream_hash.service.handle import IndexHandle
 from stream_hash.settings import NUMBER_BITS, parse_label, parse_metadata
+from stream_hash.storage.buckets import distinct
 from stream_hash.storage.codec import Record, Values
 from stream_hash.storage.reads import numbers_of
 
@@ -89,7 +90,7 @@ class Ranker:
         """What any query wants of each partition, once."""
         if len(wanted) == 1:
             return wanted[0]
-        return [np.unique(np.concatenate([own[at] for own in wanted])) for at in range(len(self._partitions))]
+        return [distinct(np.concatenate([own[at] for own in wanted])) for at in range(len(self._partitions))]
 
     def _pieces(self, union: Numbers) -> Iterator[list[tuple[int, NDArray[np.int64]]]]:
         """(position of the partition, item numbers), as much at a time as one round trip may fetch."""

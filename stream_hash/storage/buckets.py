@@ -224,7 +224,7 @@ def _joined(parts: Sequence[tuple[list[int], Gathered]], queries: int) -> Gather
         for query, found in zip(asked, part.members, strict=True):
             members[query].append(found)
     none = np.empty(0, dtype=np.int64)
-    whole = [own[0] if len(own) == 1 else np.unique(np.concatenate(own)) if own else none for own in members]
+    whole = [own[0] if len(own) == 1 else distinct(np.concatenate(own)) if own else none for own in members]
     agree = len({(part.live, part.nonce) for _, part in parts}) == 1
     last = parts[-1][1]  # what was opened by then was opened by any earlier part too, or is of no matter
     return Gathered(last.live if agree else 0, last.nonce, last.items, last.buckets, whole, last.opened)
@@ -234,7 +234,15 @@ def _members(pieces: Sequence[Collection[bytes]]) -> NDArray[np.int64]:
     """Each once and ascending: the same on every server."""
     if len(pieces) == 1:
         return np.sort(_integers(pieces[0]))
-    return np.unique(_integers([text for piece in pieces for text in piece]))  # tables share members, buckets do not
+    return distinct(_integers([text for piece in pieces for text in piece]))  # tables share members
+
+
+def distinct(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Each number once, ascending: np.unique, which imports numpy.ma at its first call, for 30 ms."""
+    ordered = np.sort(numbers)
+    first = np.ones(len(ordered), dtype=np.bool_)
+    first[1:] = ordered[1:] != ordered[:-1]
+    return ordered[first]
 
 
 def _integers(texts: Collection[bytes]) -> NDArray[np.int64]:

@@ -59,6 +59,10 @@ def test_query_gives_times_round_trips_and_a_row_for_each_radius(tmp_path: Path)
     assert result["exact"]["agreement_with_numpy"] == 1
     assert result["exact"]["recall_at_10"] == 1
     assert "| radius 4" in tables
+    for row in result["plans"]:
+        assert row["round_trips"] == 3
+        assert row["fetched"] <= row["candidates"]
+        assert min(row["ratio"], row["ratio_without_records"], *row["milliseconds"].values()) > 0
 
 
 def test_live_loses_nothing_and_answers_every_query_while_generations_replace_each_other(tmp_path: Path) -> None:
@@ -79,7 +83,7 @@ def test_live_loses_nothing_and_answers_every_query_while_generations_replace_ea
     assert [row["generation"] for row in generations] == list(range(1, counts["switches"] + 2))
     assert generations[0]["decision"] == "lsh"
     (rest, *_) = result["memory"]["rests"]
-    assert set(rest["second_generation"]) == {"bucket:n", "directory", "places:n", "(table of keys)"}
+    assert set(rest["second_generation"]) == {"bucket:n", "directory", "opened", "places:n", "(table of keys)"}
     assert result["reindex"]["ingest_seconds"] > 0
     assert "| items lost (target: 0)" in tables
 

@@ -19,6 +19,7 @@ from stream_hash.errors import StreamHashError
 from stream_hash.numerics.prequential import FIRST_LENGTH, MOST_POINTS
 from stream_hash.service import scoring
 from stream_hash.service.allowance import Allowance
+from stream_hash.service.answer import Result
 from stream_hash.service.connections import Connections
 from stream_hash.service.context import Context
 from stream_hash.service.handle import IndexHandle
@@ -26,7 +27,7 @@ from stream_hash.service.ingest import apply_batch
 from stream_hash.service.quality import GENERATIONS, Summary, current, fold
 from stream_hash.service.schedule import Schedule, Trainers
 from stream_hash.service.scoring import Scorer, precision
-from stream_hash.service.search import Result, Searcher
+from stream_hash.service.search import Searcher
 from stream_hash.service.sweep import sweep
 from stream_hash.service.training import TrainingPlan, due, train
 from stream_hash.settings import parse_label
