@@ -12,11 +12,13 @@
    by the same queries that its figure is of, among some dozens of settings: expect other queries to find a little
    less, about a standard error.
 5. Budgets double until nearly all is found, or every item is a candidate; with a target until one of them reaches it,
-   and once more, since more candidates of which fewer are ranked may be cheaper.
+   and once more, since more candidates of which fewer are ranked may be cheaper. Then the gap between the least budget
+   that reaches it and the one below is halved, by ratio, a few times.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -46,6 +48,8 @@ LEAST_FETCH: Final = 25
 LEAST_SHARE: Final = 16
 """Numbers of vectors that are tried double from 25, from a sixteenth of the budget to a half. Beyond that hardly
 anything is found: signatures see to it. All of a budget are tried when it is small, and when it is all items."""
+
+HALVINGS: Final = 2
 
 SMALL_BUDGET: Final = 600
 
@@ -180,13 +184,22 @@ def tune(
     truth = truth_of(handle, asked, k, sample, rng, show)
     bench = _Bench(Searcher(handle), asked, truth, k)
     settings: list[Setting] = []
-    for budget in budgets(everything, k):
-        reached = _reaches(settings, measure, target)
+
+    def add(budget: int) -> None:
         for fetch in fetches(budget, k, all_=budget == everything):
             show(f"budget {budget}, fetch {fetch}")
             settings.append(bench.measured(Plan(budget=budget, fetch=fetch)))
+
+    for budget in budgets(everything, k):
+        reached = _reaches(settings, measure, target)
+        add(budget)
         if reached:
             break
+    for _ in range(HALVINGS):
+        middle = between(settings, measure, target)
+        if middle is not None:
+            add(middle)
+    settings.sort(key=lambda one: (one.budget, one.fetch))
     work = np.array([[one.probes, one.candidates, one.reranked] for one in settings])
     cost = SearchCost.fit(work, np.array([one.p50 for one in settings]))
     vector_bytes = handle.settings.dimension * (4 if handle.settings.dtype == "float32" else 2)
@@ -218,6 +231,19 @@ def _reaches(settings: Sequence[Setting], measure: Measure | None, target: float
     if measure is None or target is None:
         return any(one.recall >= ENOUGH for one in settings)
     return any(one.reached(measure) >= target for one in settings)
+
+
+def between(settings: Sequence[Setting], measure: Measure | None, target: float | None) -> int | None:
+    """The budget halfway, by ratio, to the least one that reaches the target from the one below; None if there is none.
+
+    A precision may fall as budgets grow: then there may be nothing below.
+    """
+    if measure is None or target is None:
+        return None
+    reaching = min((one.budget for one in settings if one.reached(measure) >= target), default=0)
+    below = max((one.budget for one in settings if one.budget < reaching), default=0)
+    middle = math.isqrt(below * reaching)
+    return middle if below < middle < reaching else None
 
 
 def budgets(everything: int, k: int) -> Iterator[int]:

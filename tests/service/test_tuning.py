@@ -20,7 +20,7 @@ from stream_hash.service.handle import IndexHandle
 from stream_hash.service.ingest import apply_batch
 from stream_hash.service.plan import Plan
 from stream_hash.service.saved_plan import SavedPlan
-from stream_hash.service.tuning import Setting, Tuning, budgets, cheapest, fetches
+from stream_hash.service.tuning import Setting, Tuning, between, budgets, cheapest, fetches
 from stream_hash.service.tuning_sample import draw, truth_of
 from stream_hash.settings import IndexSettings, Label, label_text
 from stream_hash.storage.codec import Batch
@@ -30,6 +30,7 @@ from stream_hash.storage.store import Store
 
 COUNT = 400
 DIMENSION = 12
+TARGET = 0.9
 SAVED = SavedPlan(120, 40, 10, "recall", 0.9, 0.93, 0.01, 1, COUNT, 1_000.0)
 
 
@@ -63,7 +64,7 @@ def tuned() -> Iterator[tuple[Index, Tuning]]:
     """An index with labels, and what tuning for recall found."""
     with fakeredis.FakeRedis() as client:
         index = filled(client, labels=[row % 4 for row in range(COUNT)])
-        yield index, index.tune(target_recall=0.6, queries=30)
+        yield index, index.tune(target_recall=TARGET, queries=30)
 
 
 def test_the_truth_is_exact_search_without_the_query_itself(client: Client, partitions: int) -> None:
@@ -126,19 +127,33 @@ def test_recall_and_precision_are_those_of_queries_asked_by_hand(tuned: tuple[In
 
 def test_the_curve_ends_one_budget_after_the_target_is_reached(tuned: tuple[Index, Tuning]) -> None:
     _, tuning = tuned
-    tried = list(dict.fromkeys(one.budget for one in tuning.settings))
+    doubled = list(budgets(COUNT, 10))
+    tried = [budget for budget in dict.fromkeys(one.budget for one in tuning.settings) if budget in doubled]
     assert tried == list(budgets(COUNT, 10))[: len(tried)]
-    reaching = [budget for budget in tried if any(s.recall >= 0.6 for s in tuning.settings if s.budget == budget)]
+    reaching = [budget for budget in tried if any(s.recall >= TARGET for s in tuning.settings if s.budget == budget)]
     assert tried.index(reaching[0]) in (len(tried) - 1, len(tried) - 2)
     assert tried[-1] == COUNT or len(reaching) == 2
+
+
+def test_the_gap_below_the_least_budget_that_reaches_the_target_is_halved(tuned: tuple[Index, Tuning]) -> None:
+    _, tuning = tuned
+    assert len({one.budget for one in tuning.settings} - set(budgets(COUNT, 10))) == 2
+    assert [(one.budget, one.fetch) for one in tuning.settings] == sorted((s.budget, s.fetch) for s in tuning.settings)
+    some = [setting(100, 0.5, 0.8), setting(400, 0.9, 0.7), setting(900, 0.95, 0.9)]
+    assert between(some, "recall", 0.9) == 200
+    assert between(some, "recall", 0.92) == 600
+    assert between(some, "precision", 0.75) is None
+    assert between(some, "recall", 0.99) is None
+    assert between(some, None, None) is None
+    assert between([setting(100, 0.5), setting(101, 0.9)], "recall", 0.9) is None
 
 
 def test_what_is_chosen_reaches_the_target_and_nothing_that_does_is_less_work(tuned: tuple[Index, Tuning]) -> None:
     _, tuning = tuned
     chosen = tuning.required()
-    assert chosen.recall >= 0.6
+    assert chosen.recall >= TARGET
     for other in tuning.settings:
-        if other.recall >= 0.6 and other != chosen:
+        if other.recall >= TARGET and other != chosen:
             work = [(getattr(one, name)) for one in (other, chosen) for name in ("probes", "candidates", "reranked")]
             assert any(mine > own for mine, own in zip(work[:3], work[3:], strict=True)) or work[:3] == work[3:]
 
@@ -316,7 +331,7 @@ def test_what_was_chosen_is_what_is_saved(tuned: tuple[Index, Tuning]) -> None:
             chosen.fetch,
             10,
             "recall",
-            0.6,
+            TARGET,
         )
         assert (plan.measured, plan.generation, plan.items) == (round(chosen.recall, 6), 1, COUNT)
         assert index.plan == plan
