@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_hash.errors import UsageError
+from stream_hash.errors import IndexMissingError, UsageError
 from stream_hash.numerics.validation import vector_faults
 from stream_hash.service.answer import Answer
 from stream_hash.service.checking import equal_lengths, float32, id_list, label_list, real_array, whole_number
@@ -17,11 +17,13 @@ from stream_hash.service.connections import Connections
 from stream_hash.service.handle import IndexHandle
 from stream_hash.service.items import Item, delete_items, get_items, label_items
 from stream_hash.service.plan import Plan
+from stream_hash.service.saved_plan import Measure, PlanKeeper, SavedPlan
 from stream_hash.service.search import Searcher
 from stream_hash.service.status import Buried, dead_letters, index_status
 from stream_hash.service.training_status import generation_rows
+from stream_hash.service.tuning import Tuning, tune
 from stream_hash.service.verify import Report, verify
-from stream_hash.settings import IndexSettings, Label, check_name
+from stream_hash.settings import MAX_RESULTS, IndexSettings, Label, check_name
 from stream_hash.storage.connection import redis_errors
 from stream_hash.storage.store import Store, index_names
 
@@ -43,6 +45,7 @@ class Index:
         self._connections = connections if isinstance(connections, Connections) else Connections.open(connections)
         with redis_errors():
             self._handle = IndexHandle(self._connections.client, name)
+            self._plans = PlanKeeper(self._handle)
         self._searcher = Searcher(self._handle)
 
     @classmethod
@@ -101,8 +104,9 @@ class Index:
         """The k nearest items to each query, best first.
 
         vectors : (dimension,) or (n_queries, dimension): many at once share their round trips. budget : probe the
-        likeliest buckets until they hold this many candidates (the default: 300, or 30 k if that is more). radius :
-        probe every bucket within this Hamming distance of the query's code. exact : rank every item.
+        likeliest buckets until they hold this many candidates (the default: what was saved by `save_plan`, else 300, or
+        30 k if that is more). radius : probe every bucket within this Hamming distance of the query's code. exact :
+        rank every item.
 
         fetch : rank only so many candidates, those with the best signatures; None for all. By default all of a
         radius's, and of a budget's 200, 20 k or a tenth, whichever is most.
@@ -123,7 +127,77 @@ class Index:
             bool(records),
         )
         with redis_errors():
-            return self._searcher.search(queries, k, plan)
+            saved = self._plans.current() if plan == Plan(widen=plan.widen, records=plan.records) else None
+            if saved is None:
+                return self._searcher.search(queries, k, plan)
+            answers = self._searcher.search(queries, k, saved.plan(k, widen=plan.widen, records=plan.records))
+        for answer in answers:
+            answer.tuned = saved.scaled(k)
+        return answers
+
+    def tune(
+        self,
+        k: int = 10,
+        *,
+        target_recall: float | None = None,
+        target_precision: float | None = None,
+        queries: int = 200,
+        sample: int | None = None,
+        seed: int = 0,
+        show: Callable[[str], None] = lambda _: None,
+    ) -> Tuning:
+        """Measure what each budget and fetch finds and costs; `chosen` is the cheapest that reaches the target, if any.
+
+        Items of the index are the queries. target_recall : share of the k nearest that are found. target_precision :
+        share of labelled results that share a class with the query. sample : seek the true neighbours among so many
+        items; None for all. seed : of the draws. show : told what is being done.
+
+        Raises StreamHashError for too few items or labels, UsageError for arguments out of range.
+        """
+        if target_recall is not None and target_precision is not None:
+            raise UsageError("two targets are given", why="one setting is chosen", remedy="give one of them")
+        target = target_recall if target_precision is None else target_precision
+        if target is not None and not 0 < target <= 1:
+            raise UsageError(f"the target is {target}", why="it is a share, above 0 and up to 1", remedy="change it")
+        measure: Measure = "recall" if target_precision is None else "precision"
+        counts = {"k": k, "queries": queries} | ({} if sample is None else {"sample": sample})
+        for name, value in counts.items():
+            if whole_number(value, name) < 1 or (name == "k" and value >= MAX_RESULTS):
+                raise UsageError(f"{name} is {value}", why="it is out of range", remedy=f"choose another {name}")
+        with redis_errors():
+            return tune(
+                self._handle,
+                np.random.default_rng(seed),
+                k=k,
+                queries=queries,
+                sample=sample,
+                measure=None if target is None else measure,
+                target=target,
+                show=show,
+            )
+
+    @property
+    def plan(self) -> SavedPlan | None:
+        """The saved plan, by which a query is answered that says neither radius, budget, fetch nor exact."""
+        with redis_errors():
+            return self._plans.current()
+
+    def save_plan(self, tuning: Tuning) -> SavedPlan:
+        """Have the index searched as was chosen, by everybody, a minute from now at the latest.
+
+        Raises StreamHashError when nothing was chosen, IndexMissingError when the index was wiped since it was opened.
+        """
+        plan = tuning.saved_plan()
+        with redis_errors():
+            if not self._plans.save(plan):
+                raise _wiped(self.name)
+        return plan
+
+    def forget_plan(self) -> None:
+        """Have the index searched by the defaults again. Raises IndexMissingError as `save_plan`."""
+        with redis_errors():
+            if not self._plans.forget():
+                raise _wiped(self.name)
 
     def get(self, ids: Sequence[str]) -> list[Item | None]:
         """The items with these ids, None for each that is not there. Raises InvalidItemError on no id."""
@@ -173,6 +247,12 @@ class Index:
         opened = connections if isinstance(connections, Connections) else Connections.open(connections)
         with redis_errors():
             return index_names(opened.client)
+
+
+def _wiped(name: str) -> IndexMissingError:
+    return IndexMissingError(
+        f"index {name!r} is not the one that was opened", why="it was wiped since", remedy="open it anew"
+    )
 
 
 def _fetch(fetch: object) -> int | Literal["default"] | None:

@@ -11,7 +11,7 @@ import operator
 import re
 import reprlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from numbers import Integral
 from typing import Any, Final, Literal, TypeAlias, cast
 
@@ -37,6 +37,11 @@ MAX_RESULTS: Final = 10_000
 SIGNATURE_BITS: Final = 39
 NUMBER_BITS: Final = 24
 """A member is 39 signature bits above a 24-bit item number: 63 bits, a positive signed integer."""
+
+BUCKET_LEAST: Final = 8
+BUCKET_MOST: Final = 32
+"""A mean of so many members a bucket is searched fastest: a bucket costs the server as much as five members, and is a
+key and an entry of the directory besides; beyond it, more is gathered than was asked for."""
 
 NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """Names of indexes and batches: they appear in Redis keys, hash tags and RQ job ids."""
@@ -85,6 +90,22 @@ class IndexSettings:
                     remedy="choose one",
                 )
 
+    @classmethod
+    def for_items(
+        cls,
+        dimension: int,
+        items: int,
+        *,
+        tables: int = 1,
+        metric: Metric = "cosine",
+        dtype: VectorType = "float32",
+        partitions: int = 1,
+        seed: int = 0,
+    ) -> IndexSettings:
+        """Settings whose bits suit an index that is expected to hold so many items. Raises UsageError."""
+        settings = cls(dimension, tables=tables, metric=metric, dtype=dtype, partitions=partitions, seed=seed)
+        return replace(settings, bits=bits_for(items, settings.partitions))
+
     def to_json(self) -> str:
         """The settings as a JSON object with sorted keys: equal settings are equal texts."""
         return json.dumps(asdict(self), sort_keys=True)
@@ -98,6 +119,22 @@ class IndexSettings:
         """The settings in which two indexes differ, as `bits 16, not 8`; empty when they are equal."""
         mine, theirs = asdict(self), asdict(other)
         return ", ".join(f"{name} {mine[name]}, not {theirs[name]}" for name in mine if mine[name] != theirs[name])
+
+
+def bits_for(items: int, partitions: int = 1) -> int:
+    """The bits with which so many items, spread over these partitions, have a mean bucket of 8 to 32 members.
+
+    Were they spread evenly over all codes the mean would be 8 to 16. Real items leave codes empty, and the buckets that
+    are not hold up to twice as many. Fewer than 16 items a partition have 1 bit, whatever the mean. Raises UsageError.
+    """
+    most = partitions << NUMBER_BITS
+    if not _is_whole(items) or not 1 <= items <= most:
+        raise UsageError(
+            f"the number of items is {reprlib.repr(items)}",
+            why=f"it must be a whole number from 1 to {most}, {1 << NUMBER_BITS} a partition",
+            remedy="choose another number, or more partitions",
+        )
+    return max(1, (operator.index(items) // (partitions * BUCKET_LEAST)).bit_length() - 1)
 
 
 def check_name(name: object, what: str = "index name") -> str:

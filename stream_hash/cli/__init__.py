@@ -32,6 +32,7 @@ COMMANDS: Final = {
     "label": ("items", "Label items."),
     "status": ("index", "Show the server, or one index."),
     "verify": ("index", "Check every invariant of an index."),
+    "tune": ("tune", "Measure searches, and choose the cheapest that is good enough."),
     "train": ("training", "Learn hash functions from labels, and swap them in."),
     "generations": ("training", "List the generations, and what became of each training."),
     "rollback": ("training", "Go back to an earlier generation."),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ from stream_hash.client import Index
 from stream_hash.environment import Environment
 from stream_hash.service.connections import embedded_url
 from stream_hash.service.status import Buried, server_status
-from stream_hash.settings import IndexSettings, Metric, VectorType
+from stream_hash.settings import BUCKET_LEAST, BUCKET_MOST, IndexSettings, Metric, VectorType, bits_for
 from stream_hash.storage.urls import redacted
 
 _DEFAULTS = IndexSettings(1)
@@ -30,7 +30,8 @@ SHOWN_IDS: Final = 3
 @click.command(short_help="Create an index.")
 @click.argument("name")
 @click.option("--dim", type=int, required=True, help="Coordinates of a vector.")
-@click.option("--bits", type=int, default=_DEFAULTS.bits, show_default=True, help="Hyperplanes a table, 1 to 62.")
+@click.option("--bits", type=int, help=f"Hyperplanes a table, 1 to 62. [default: {_DEFAULTS.bits}]")
+@click.option("--items", type=int, help="In place of --bits: how many items are expected.")
 @click.option("--tables", type=int, default=_DEFAULTS.tables, show_default=True, help="Independent hash tables.")
 @click.option("--metric", type=click.Choice(["cosine", "l2", "inner"]), default=_DEFAULTS.metric, show_default=True)
 @click.option("--dtype", type=click.Choice(["float32", "float16"]), default=_DEFAULTS.dtype, show_default=True)
@@ -48,7 +49,8 @@ def create(
     environment: Environment,
     name: str,
     dim: int,
-    bits: int,
+    bits: int | None,
+    items: int | None,
     tables: int,
     metric: Metric,
     dtype: VectorType,
@@ -60,13 +62,18 @@ def create(
 ) -> None:
     """Create an index.
 
-    One that exists with the same settings is left as it is; with other settings that is an error.
+    One that exists with the same settings is left as it is; with other settings that is an error. --items chooses
+    bits with which a bucket holds 8 to 32 items on average, which is searched fastest.
 
     \b
     Example:
-      stream-hash create photos --dim 512 --bits 14 --sample some.npy
+      stream-hash create photos --dim 512 --items 100000 --sample some.npy
     """
-    settings = IndexSettings(dim, bits, tables, metric, dtype, partitions, seed)
+    if bits is not None and items is not None:
+        raise click.UsageError("Give one of --bits and --items.")
+    settings = IndexSettings(dim, _DEFAULTS.bits if bits is None else bits, tables, metric, dtype, partitions, seed)
+    if items is not None:
+        settings = replace(settings, bits=bits_for(items, partitions))
     vectors = formats.read_queries(sample, format=format_)[1] if sample else None
     connections = opened(environment)
     stood = name in Index.names(connections)
@@ -76,7 +83,8 @@ def create(
     elif stood:
         line(f"index {name!r} exists already, with these settings")
     else:
-        line(f"created index {name!r}: {dim} dimensions, {bits} bits, {tables} table{'s' * (tables > 1)}, {metric}")
+        several = "s" * (tables > 1)
+        line(f"created index {name!r}: {dim} dimensions, {settings.bits} bits, {tables} table{several}, {metric}")
     if stood and sample and index.status()["generation"]:
         note("the sample is not used: the first generation stands already")
 
@@ -117,7 +125,12 @@ def _print_index(found: dict[str, Any], as_json: bool) -> None:
     if as_json:
         json_line(found)
         return
-    generations = found.pop("generations")
+    generations, fitting = found.pop("generations"), found.pop("fitting_bits")
+    if fitting not in (None, found["bits"]):
+        fits = f"{fitting} bit{'s' * (fitting > 1)}"
+        found["mean_bucket"] = (
+            f"{found['mean_bucket']} (not {BUCKET_LEAST} to {BUCKET_MOST}: so many items want {fits})"
+        )
     pairs([(key.replace("_", " "), _value(key, value)) for key, value in found.items()])
     if generations:
         line("")
@@ -145,6 +158,11 @@ def _quality(value: dict[str, Any]) -> str:
     return f"precision@10 {value['precision']:.2f}{trend} {sparkline([mean for _, mean in value['points']])}"
 
 
+def _plan(value: dict[str, Any]) -> str:
+    what = f"{value['measure']}@{value['k']} {value['measured']:.3f} ± {value['standard_error']:.3f}"
+    return f"budget {value['budget']}, fetch {value['fetch']}: {what} under generation {value['generation']}"
+
+
 _WORDS: Final[dict[str, Callable[[Any], str]]] = {
     "building": _generations,
     "retiring": _generations,
@@ -152,6 +170,7 @@ _WORDS: Final[dict[str, Callable[[Any], str]]] = {
     "trainer": lambda value: f"{value['doing'] or 'beginning'} ({value['holder']})",
     "training": lambda value: f"{_moment(value['started'])}, {value['decision']}: {value['reason']}",
     "quality": _quality,
+    "plan": _plan,
 }
 
 

@@ -35,7 +35,7 @@ Query = tuple[str, NDArray[np.float32]]
 @click.option(
     "--budget",
     type=click.IntRange(min=1),
-    help="Probe the likeliest buckets until they hold as many. [default: 300, or 30 k]",
+    help="Probe the likeliest buckets until they hold as many. [default: what tune --save chose, else 300, or 30 k]",
 )
 @click.option("--radius", type=click.IntRange(min=0), help="Probe every bucket within this Hamming distance.")
 @click.option(
@@ -162,6 +162,7 @@ def _as_json(query_id: str, answer: Answer, explain: bool) -> dict[str, Any]:
     if explain:
         value["codes"] = answer.codes
         value["buckets"] = answer.buckets
+        value["tuned"] = None if answer.tuned is None else dict(zip(("budget", "fetch"), answer.tuned, strict=True))
         value["stages"] = {stage: round(seconds, 6) for stage, seconds in answer.stages.items()}
     return value
 
@@ -180,6 +181,8 @@ def _print(query_id: str, answer: Answer, bits: int | None) -> None:
         explained += [(f"code of table {number}", f"{code:0{bits}b}") for number, code in enumerate(answer.codes)]
         explained += [("radius", "-" if answer.radius is None else answer.radius)]
         explained += [("probes", answer.probes), ("buckets", f"{answer.buckets} not empty")]
+        if answer.tuned is not None:
+            explained += [("tuned", "budget {}, fetch {}".format(*answer.tuned))]
         explained += [("candidates", answer.candidates), ("reranked", answer.reranked)]
         explained += [(stage, f"{seconds * 1e3:.2f} ms") for stage, seconds in answer.stages.items()]
         pairs([*explained, ("in all", f"{answer.seconds * 1e3:.2f} ms")])

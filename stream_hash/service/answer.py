@@ -29,7 +29,8 @@ class Answer:
     None for a budget or an exact search. widened : whether it had to grow to find k results. probes : buckets
     looked up. candidates : different items found in them. reranked : of these, scored exactly. seconds : in
     all, and of queries that were answered together each one's share; stages : of these, by stage. codes : the
-    query's code in each table. buckets : that are not empty, in all tables.
+    query's code in each table. buckets : that are not empty, in all tables. tuned : the budget and fetch, if they are
+    those that were saved for the index.
     """
 
     results: list[Result] = field(default_factory=list)
@@ -43,6 +44,7 @@ class Answer:
     stages: dict[str, float] = field(default_factory=dict)
     codes: list[int] = field(default_factory=list)
     buckets: int = 0
+    tuned: tuple[int, int] | None = None
 
 
 class Stages(dict[str, float]):

@@ -7,8 +7,10 @@ from typing import Any
 
 from stream_hash.errors import IntegrityError
 from stream_hash.queue import HASH_QUEUE, TRAIN_QUEUE, SafeQueue, WorkerInfo, live_workers
+from stream_hash.service.bucket_fit import fitting_bits
 from stream_hash.service.connections import Connections
 from stream_hash.service.handle import IndexHandle
+from stream_hash.service.saved_plan import PlanKeeper
 from stream_hash.service.training_status import training_status
 from stream_hash.storage.codec import decode_batch
 from stream_hash.storage.connection import greeting, is_cluster, redis_errors
@@ -61,16 +63,20 @@ def index_status(handle: IndexHandle) -> dict[str, Any]:
     states = handle.states
     live = [(p, state.live) for p, state in enumerate(states) if state.live]
     directories = handle.buckets.directories(live) if live else []
-    buckets = sum(len(one.codes) for tables in directories for one in tables)
-    members = sum(int(one.counts.sum()) for tables in directories for one in tables)
-    largest = max((int(one.counts.max()) for tables in directories for one in tables if len(one.counts)), default=0)
+    listings = [one for tables in directories for one in tables]
+    buckets = sum(len(one.codes) for one in listings)
+    members = sum(int(one.counts.sum()) for one in listings)
+    largest = max((int(one.counts.max()) for one in listings if len(one.counts)), default=0)
+    plan = PlanKeeper(handle).current()
     return {
         **summary,
         **training_status(handle),
         "generations": [asdict(record) for record in handle.models.records()],
         "buckets": buckets,
         "mean_bucket": round(members / buckets, 2) if buckets else 0.0,
+        "fitting_bits": fitting_bits(listings, handle.settings.bits),
         "largest_bucket": largest,
+        "plan": None if plan is None else asdict(plan),
         "last_sequence": handle.ledger.last_sequence(),
     }
 

@@ -31,6 +31,7 @@ Of an index, under `sh:{N}:`
 |                |        | before they were stored, not yet in quality → sequence number                |
 | quality        | hash   | folded: the sequence number below which all figures are in summary; summary: |
 |                |        | JSON of their series, their drift and their means by generation              |
+| plan           | string | JSON: the search that was chosen by tuning, with the nonce of its index      |
 | answer:R       | string | JSON: what became of request R to train; expires after an hour               |
 
 Of a partition, under `sh:{N:p}:`
@@ -118,6 +119,10 @@ class IndexKeys:
     @property
     def quality(self) -> str:
         return self.prefix + "quality"
+
+    @property
+    def plan(self) -> str:
+        return self.prefix + "plan"
 
     def answer(self, request: str) -> str:
         return f"{self.prefix}answer:{request}"

@@ -25,7 +25,7 @@ def command(name: str) -> click.Command:
 def test_every_command_of_the_contract_is_there() -> None:
     assert set(COMMANDS) == {
         *("create", "ingest", "query", "get", "delete", "label"),
-        *("train", "generations", "rollback", "reindex"),
+        *("tune", "train", "generations", "rollback", "reindex"),
         *("status", "verify", "evaluate", "worker", "trainer", "up", "down", "demo"),
     }
 
@@ -72,7 +72,7 @@ def test_help_imports_nothing_heavy(variables: dict[str, str], args: list[str]) 
     assert done.stdout.splitlines()[-1] == "LOADED"
 
 
-@pytest.mark.parametrize("module", ["cli.query", "cli.index", "cli.training", "cli.worker", "jobs"])
+@pytest.mark.parametrize("module", ["cli.query", "cli.index", "cli.tune", "cli.training", "cli.worker", "jobs"])
 def test_only_what_trains_imports_scikit_learn_and_scipy(variables: dict[str, str], module: str) -> None:
     code = f"import sys, stream_hash.{module}; print('LOADED', *sorted({{'sklearn', 'scipy'}} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=True)
@@ -93,6 +93,11 @@ def test_only_what_trains_imports_scikit_learn_and_scipy(variables: dict[str, st
         (["label", "photos", "a"], "Give ID and LABEL, or --file FILE."),
         (["label", "photos", "a", "b", "--file", "c"], "Give ID and LABEL, or --file FILE."),
         (["label", "photos"], "Give ID and LABEL, or --file FILE."),
+        (["create", "photos", "--dim", "8", "--bits", "8", "--items", "9"], "Give one of --bits and --items."),
+        (["tune", "photos", "--save"], "--save goes with --target-recall or --target-precision."),
+        (["tune", "photos", "--reset", "--target-recall", "0.5"], "--reset goes alone."),
+        (["tune", "photos", "--target-recall", "0.5", "--target-precision", "0.5"], "Give one of --target-recall"),
+        (["tune", "photos", "--target-recall", "0"], "0.0 is not in the range"),
         (["train", "photos", "--learner", "luck"], "'luck' is not one of"),
         (["train", "photos", "--window", "0"], "0 is not in the range"),
         (["rollback", "photos"], "Missing argument 'GENERATION'"),

@@ -46,6 +46,32 @@ def test_create_passes_every_setting_on(cli: Cli, name: str) -> None:
     assert wanted.items() <= cli("status", name, "--json").json.items()
 
 
+def test_create_for_a_number_of_items_chooses_the_bits(cli: Cli, name: str) -> None:
+    made = cli("create", name, "--dim", 5, "--items", 20_000)
+    assert made.out == f"created index {name!r}: 5 dimensions, 11 bits, 1 table, cosine\n"
+    assert cli("create", name, "--dim", 5, "--items", 20_000, "--json").json["created"] is False
+    assert cli("create", name + "p", "--dim", 5, "--items", 20_000, "--partitions", 4, "--json").json["bits"] == 9
+    outcome = cli("create", name + "q", "--dim", 5, "--items", 20_000_000)
+    assert outcome.code == 2
+    assert "more partitions" in outcome.err
+
+
+def test_status_tells_how_many_bits_would_fit(cli: Cli, index: str, name: str, archive: Path) -> None:
+    found = cli("status", index, "--json").json
+    assert found["mean_bucket"] < 8
+    fitting = found["fitting_bits"]
+    assert 1 < fitting < 10
+    text = cli("status", index).out
+    assert f"mean bucket      {found['mean_bucket']} (not 8 to 32: so many items want {fitting} bits)\n" in text
+    assert "fitting" not in text
+    assert cli("create", name + "f", "--dim", DIMENSION, "--bits", fitting).code == 0
+    assert cli("ingest", name + "f", archive, "--wait").code == 0
+    fitted = cli("status", name + "f", "--json").json
+    assert 8 <= fitted["mean_bucket"] <= 32
+    assert fitted["fitting_bits"] == fitting
+    assert f"mean bucket      {fitted['mean_bucket']}\n" in cli("status", name + "f").out
+
+
 def test_create_with_other_settings_fails_with_1_and_names_them(cli: Cli, name: str) -> None:
     cli("create", name, "--dim", DIMENSION)
     outcome = cli("create", name, "--dim", DIMENSION, "--bits", 8, "--json")
@@ -94,7 +120,8 @@ def test_status_of_an_index_gives_its_settings_counts_and_balance(cli: Cli, inde
         *("index", "dimension", "bits", "tables", "metric", "dtype", "partitions", "seed"),
         *("items", "generation", "accepted", "applied", "pending", "pending_batches", "dead"),
         *("building", "retiring", "reindex", "trainer", "training", "labelled", "labels_since", "quality"),
-        *("generations", "buckets", "mean_bucket", "largest_bucket", "last_sequence"),
+        *("generations", "buckets", "mean_bucket", "fitting_bits", "largest_bucket"),
+        *("plan", "last_sequence"),
     ]
     assert (found["items"], found["accepted"], found["applied"]) == (300, 300, 300)
     assert (found["pending"], found["dead"], found["generation"]) == (0, 0, 1)

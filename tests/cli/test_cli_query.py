@@ -92,7 +92,7 @@ def test_a_radius_that_holds_too_little_is_widened_and_the_answer_says_so(cli: C
 
 def test_explain_adds_codes_buckets_and_the_time_of_each_stage(cli: Cli, index: str) -> None:
     answer = cli("query", index, "--id", "item-0", "--radius", 2, "--explain", "--json").json
-    assert list(answer) == [*KEYS, "codes", "buckets", "stages"]
+    assert list(answer) == [*KEYS, "codes", "buckets", "tuned", "stages"]
     (code,) = answer["codes"]
     assert 0 <= code < 2**10
     assert answer["buckets"] == cli("status", index, "--json").json["buckets"]

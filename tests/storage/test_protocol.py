@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import fakeredis
 import generation_protocol
+import plan_protocol
 import protocol
 import pytest
 import quality_protocol
@@ -23,6 +24,7 @@ SCENARIOS = (
     *generation_protocol.SCENARIOS,
     *trainer_protocol.SCENARIOS,
     *quality_protocol.SCENARIOS,
+    *plan_protocol.SCENARIOS,
 )
 
 
@@ -116,6 +118,8 @@ MUTANTS = {
     "released after the end": ("release", "if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then", "if false then", 0),
     "models overwritten": ("publish", "if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then", "if true then", 0),
     "a forgotten number again": ("publish", "> tonumber(ARGV[1]) then -- rule: never again", "> 2^53 then", 0),
+    "plans of another index kept": ("plan", "~= ARGV[1] then -- rule: of this index", "== nil then", 0),
+    "plans for ever": ("plan", "redis.call('DEL', key)", "local _ = key", 0),
     "live twice": ("activate", "== '0' then -- rule", "== '0' or true then -- rule", 0),
     "tombstones by the delete alone": ("write", "digits(newest), id)", "digits(sequence), id)", 0),
     "labels older than a delete": ("write", "or sequence <= tonumber(record[SEQUENCE])\n", "\n", 0),
@@ -258,7 +262,7 @@ def test_each_mutant_is_a_script_still(real_client: redis.Redis) -> None:
 def _likely_first(script: str) -> list[Callable[[Bench], None]]:
     """All scenarios, those about the script's own part of the protocol first."""
     parts = {"generation": generation_protocol.SCENARIOS, "trainer": trainer_protocol.SCENARIOS}
-    parts["quality"] = quality_protocol.SCENARIOS
+    parts |= {"quality": quality_protocol.SCENARIOS, "plan": plan_protocol.SCENARIOS}
     own = parts.get(script.partition("_")[0], ())
     return [*own, *(scenario for scenario in SCENARIOS if scenario not in own)]
 

@@ -40,6 +40,7 @@ _OF_AN_INDEX: Final = (
     "finish",
     "horizon",
     "lease",
+    "plan",
     "publish",
     "quality_add",
     "quality_fold",
