@@ -29,7 +29,7 @@ WRONG = (
 @click.option("--switches", type=click.IntRange(min=2), default=8, show_default=True, help="Of generations, at least.")
 @click.option("--clients", type=click.IntRange(min=1), default=4, show_default=True)
 @click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True)
-@click.option("--bits", type=click.IntRange(1, 62), default=16, show_default=True)
+@click.option("--bits", type=click.IntRange(1, 62), default=12, show_default=True)
 @click.option("--tables", "table_count", type=click.IntRange(1, 64), default=1, show_default=True)
 @click.option("--verifications", type=click.IntRange(min=1), default=20, show_default=True)
 @click.option("--learner", type=click.Choice(LEARNERS), default="pa", show_default=True)

@@ -1,6 +1,7 @@
-"""Who may do what, kept beside the server: one trainer has the lease, and an older token changes nothing.
+"""Who may do what, kept beside the server: one trainer has the lease, an older token changes nothing, and a
+generation's number is given out once.
 
-It is told each call of a script that carries a token, with the reply, in the order in which the server applied them.
+It is told each call of a script of the trainer with the reply, in the order in which the server applied them.
 """
 
 from __future__ import annotations
@@ -8,29 +9,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-OF_A_PARTITION = ("generation_begin", "generation_switch", "generation_abandon")
-OF_THE_INDEX = ("trainer_renew", "trainer_release", "trainer_publish", "trainer_checkpoint", "trainer_forget")
+UNDER_A_TOKEN = ("trainer_renew", "trainer_release", "trainer_publish", "trainer_checkpoint", "trainer_forget")
 
 
 class Fences:
-    """The newest tokens, and the lease."""
+    """The newest token, the lease, and the generations. leads : how often the lease was given."""
 
     def __init__(self) -> None:
-        self._seen: dict[bytes | str, int] = {}
-        self._newest = 0
+        self.newest = self.leads = 0
         self._holder, self._until = "", 0
-        self._generations: set[int] = {1}
+        self._generations: dict[int, str] = {}
+        self._forgotten: set[int] = set()
 
-    def called(self, script: str, key: str, arguments: Sequence[Any], reply: Sequence[Any]) -> None:
+    def called(self, script: str, arguments: Sequence[Any], reply: Any) -> None:
         """Assert that the script answered as it must."""
-        if script in OF_A_PARTITION:
-            self._of_a_partition(script, key, int(arguments[2]), reply)
+        if script == "publish":
+            self._first(int(arguments[0]), reply)
         elif script == "trainer_lead":
             self._lead(arguments[0], int(arguments[1]), int(arguments[2]), reply)
-        elif script in OF_THE_INDEX:
+        elif script in UNDER_A_TOKEN:
             token = int(arguments[0])
-            assert (reply[0] == b"FENCED") == (token < self._newest), (
-                f"{script} by {token}, newest {self._newest}: {reply}"
+            assert (reply[0] == b"FENCED") == (token < self.newest), (
+                f"{script} by {token}, newest {self.newest}: {reply}"
             )
             if reply[0] == b"FENCED":
                 return
@@ -39,17 +39,20 @@ class Fences:
             if script == "trainer_release":
                 self._holder, self._until = "", 0
             if script == "trainer_publish" and reply[0] == b"OK":
-                self._published(int(reply[1]))
+                self._published(int(reply[1]), arguments[1])
+            if script == "trainer_forget":
+                self._forgotten |= {int(generation) for generation in reply[1:]}
 
-    def _of_a_partition(self, script: str, key: str, token: int, reply: Sequence[Any]) -> None:
-        seen = self._seen.get(key, 0)
-        assert (reply[0] == b"FENCED") == (token < seen), f"{script} by {token}, {key} has seen {seen}: {reply}"
-        self._seen[key] = max(seen, token)
+    def _first(self, generation: int, reply: Any) -> None:
+        forgotten = generation in self._forgotten
+        assert (reply is None) == forgotten, f"generation {generation} was forgotten: {forgotten}, published: {reply}"
+        self._generations.setdefault(generation, "")
 
-    def _published(self, generation: int) -> None:
-        newest = max(self._generations)
-        assert generation in (newest, newest + 1), f"generation {generation} was published after {newest}"
-        self._generations.add(generation)
+    def _published(self, generation: int, sha256: str) -> None:
+        newest = max(self._generations)  # which is the target, if a trainer published it
+        expected = newest if self._generations[newest] == sha256 else newest + 1
+        assert generation == expected, f"generation {generation} was published after {newest}, not {expected}"
+        self._generations[generation] = sha256
 
     def _lead(self, holder: str, now: int, until: int, reply: Sequence[Any]) -> None:
         held = self._holder not in ("", holder) and self._until > now
@@ -57,6 +60,7 @@ class Fences:
         if held:
             return
         token = int(reply[1])
-        expected = self._newest + (holder != self._holder)
+        expected = self.newest + (holder != self._holder)
         assert token == expected, f"{holder} was given token {token}, not {expected}"
-        self._newest, self._holder, self._until = token, holder, until
+        self.newest, self._holder, self._until = token, holder, until
+        self.leads += 1

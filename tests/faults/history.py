@@ -39,6 +39,7 @@ class History:
             operation, item_id, sequence = write[:3]
             value = next(stored) if operation == "upsert" else None
             if outcome in (WRITTEN, HELD):
+                assert sequence not in self.effective, f"write {sequence}, {operation} {item_id}, took effect twice"
                 self.effective.add(sequence)
             if outcome == WRITTEN and value is not None:
                 self._change(item_id, value[8 : 8 + 4 * self.settings.dimension])

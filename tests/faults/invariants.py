@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import oracle
 import redis
+import stand_ins
 
 from stream_hash.numerics.model import Model
+from stream_hash.service.learner_state import LearnerState
 from stream_hash.settings import IndexSettings
 from stream_hash.storage.codec import Record, decode_model, decode_record
 
-BLOCK = 512
 READS = {
     **dict.fromkeys(("settings", "sequence", "learner", "model", "batch", "receipt"), "GET"),
     **dict.fromkeys(("value", "places", "built"), "GET"),
@@ -31,10 +32,14 @@ Dump = dict[str, dict[str, Any]]
 """First word of a key's name → the rest of it → content."""
 
 
-def dump(client: redis.Redis, index: str) -> tuple[Dump, list[Dump]]:
-    """The keys of an index as a whole, and of each partition."""
+def dump(client: redis.Redis, index: str) -> tuple[Dump, dict[str, Dump]]:
+    """The keys of an index as a whole, and of each partition, by the key of its state."""
     names = [key.decode() for key in client.keys(f"sh:{{{index}*")]
     pipeline = client.pipeline(transaction=True)
+    for name in names:
+        if ":receipt:" in name:
+            pipeline.ttl(name)
+    receipts = len(pipeline)
     found: dict[int, Dump] = {}
     slots = []
     for name in names:
@@ -46,15 +51,17 @@ def dump(client: redis.Redis, index: str) -> tuple[Dump, list[Dump]]:
             slots.append((partition, kind, which))
         else:
             found.setdefault(partition, {}).setdefault(kind, {})[which] = None
-            if kind in ("tombstones", "labelled", "pending", "leases"):
+            if kind in ("tombstones", "labelled", "pending", "leases", "figures"):
                 pipeline.zrange(name, 0, -1, withscores=True)
                 slots.append((partition, kind, which))
             elif kind in ("free", "runs", "opened"):
                 pipeline.lrange(name, 0, -1)
                 slots.append((partition, kind, which))
-    for (partition, kind, which), reply in zip(slots, pipeline.execute(), strict=True):
+    replies = pipeline.execute()
+    assert all(seconds > 0 for seconds in replies[:receipts]), "a receipt is kept for ever"
+    for (partition, kind, which), reply in zip(slots, replies[receipts:], strict=True):
         found.setdefault(partition, {}).setdefault(kind, {})[which] = reply
-    return found.get(-1, {}), [found[p] for p in sorted(found) if p >= 0]
+    return found.get(-1, {}), {f"sh:{{{index}:{p}}}:state": keys for p, keys in found.items() if p >= 0}
 
 
 @lru_cache(maxsize=512)
@@ -88,23 +95,33 @@ def check_ledger(whole: Dump) -> None:
 
 
 def check_trainer(whole: Dump) -> None:
-    """A run and what it learned are stored together, once; the target's model is there."""
-    runs = [json.loads(text)["id"] for text in whole.get("runs", {}).get("", [])]
-    assert len(set(runs)) == len(runs), f"a run is recorded twice: {runs}"
-    learned = int(whole.get("learner", {}).get("", 0))
-    assert learned == len(runs), f"{len(runs)} runs are recorded, and {learned} were learned from"
-    trainer = whole.get("trainer", {}).get("", {})
+    """A run and what it learned are stored together, once; the target's model is there, and no old one for ever."""
+    runs = [json.loads(text) for text in whole.get("runs", {}).get("", [])]
+    assert len({run["id"] for run in runs}) == len(runs) <= stand_ins.RUNS_KEPT, f"runs are recorded twice: {runs}"
+    learned = [run for run in runs if "candidate" in run["figures"]]
+    stored = whole.get("learner", {}).get("")
+    if learned and stored is None:
+        raise AssertionError(f"{learned[0]} is recorded, and nothing was learned")
+    if learned:
+        state = LearnerState.from_bytes(stored)
+        newest = learned[0]
+        assert state.cursor == newest["seen"], f"learned up to {state.cursor}, recorded {newest}"
+        assert state.judged == (newest["generation"] or newest["parent"]), f"judged {state.judged}, recorded {newest}"
+        since = [run["figures"]["candidate"] for run in learned]
+        if "fresh" in since:
+            count = int(state.arrays["runs"])
+            assert count == since.index("fresh") + 1, f"learned in {count} runs, recorded {since}"
     generations = {g.decode() for g in whole.get("generations", {}).get("", {})}
     assert generations == set(whole.get("model", {})), "models and their records differ"
-    target = trainer.get(b"target", b"").decode()
+    target = whole.get("trainer", {}).get("", {}).get(b"target", b"").decode()
     assert not target or target in generations, f"the target {target} has no model"
 
 
 class Partition:
     """One partition's keys, being checked."""
 
-    def __init__(self, keys: Dump, whole: Dump, settings: IndexSettings, chunk: int) -> None:
-        self._keys, self._settings, self._chunk = keys, settings, chunk
+    def __init__(self, key: str, keys: Dump, whole: Dump, settings: IndexSettings) -> None:
+        self.key, self._keys, self._settings = key, keys, settings
         self._code_bytes = -(-settings.bits // 8)
         self._width = 5 + settings.tables * self._code_bytes
         self._models = {
@@ -115,6 +132,7 @@ class Partition:
         state = {k.decode(): v.decode() for k, v in self._of("state").items()}
         self.live, self.building = state.get("live", "0"), state.get("building", "")
         self.retiring = [g for g in state.get("retiring", "").split(",") if g]
+        self.floor = int(state.get("floor", 0))
         self._state = state
         self.records: dict[str, Record] = {i.decode(): decode_record(t) for i, t in self._of("records").items()}
         self.items = {r.number: i for i, r in self.records.items() if r.number is not None}
@@ -123,7 +141,13 @@ class Partition:
     def _of(self, kind: str) -> Any:
         return self._keys.get(kind, {}).get("", {})
 
+    def built(self) -> set[int]:
+        """Which chunks are said to be in the generation that is being built."""
+        bitmap = self._keys.get("built", {}).get(self.building) or b""
+        return {chunk for chunk in range(8 * len(bitmap)) if bitmap[chunk // 8] & 0x80 >> chunk % 8}
+
     def check(self) -> None:
+        assert not self.building or self.live != "0", f"generation {self.building} replaces nothing"
         self._check_items()
         for generation in (g for g in (self.live, self.building) if g not in ("0", "")):
             self._check_generation(generation)
@@ -134,8 +158,9 @@ class Partition:
         for kind in ("bucket", "directory", "opened", "places", "built"):
             for rest in self._keys.get(kind, {}):
                 assert rest.split(":")[0] in kept, f"{kind}:{rest} is left of a generation that is in use no more"
-        for name in self._state:
+        for name, count in self._state.items():
             assert not name.startswith(("members:", "cleared:")) or name.split(":")[1] in kept, f"{name} is left"
+            assert not name.startswith("members:") or int(count) > 0, f"{name} counts {count}"
 
     def _check_items(self) -> None:
         """Records, values, numbers, tombstones and labels belong together."""
@@ -154,6 +179,9 @@ class Partition:
         without = {i: max(r.sequence, r.label_sequence) for i, r in self.records.items() if r.number is None}
         tombstones = {i.decode(): int(s) for i, s in self._of("tombstones") or []}
         assert tombstones == without, f"tombstones are {tombstones}, ids without an item {without}"
+        for item_id, record in self.records.items():
+            kept = record.number is None and record.label and record.label_sequence < record.sequence
+            assert not kept, f"the label of {item_id} outlives its item: {record}"
         listed = {int(n): int(s) for n, s in self._of("labelled") or []}
         labels = {r.number: r.label_sequence for r in self.records.values() if r.number is not None and r.label}
         assert listed == labels, f"listed as labelled are {listed}, labels are {labels}"
@@ -162,14 +190,13 @@ class Partition:
         """Each item is in the bucket of its vector's hash in each table, and nothing else is anywhere."""
         raw, sha256 = self._models[generation]
         buckets: dict[str, set[int]] = {}
-        bitmap = self._keys.get("built", {}).get(generation) or b""
+        built = self.built()
         for number, item_id in self.items.items():
             place = self._place(generation, number)
             if place is None:
-                chunk = number // self._chunk
-                built = chunk // 8 < len(bitmap) and bool(bitmap[chunk // 8] & 0x80 >> chunk % 8)
+                missing = f"{item_id} is missing from a chunk said to be built, generation {generation}"
                 assert generation == self.building, f"{item_id} has no place in generation {generation}"
-                assert not built, f"{item_id} is missing from a chunk said to be built, generation {generation}"
+                assert number // stand_ins.CHUNK not in built, missing
                 continue
             vector = self._keys["value"][str(number)][8 : 8 + 4 * self._settings.dimension]
             expected = place_of(raw, sha256, vector)
@@ -184,9 +211,9 @@ class Partition:
         assert stored == buckets, f"buckets are {stored}, and should be {buckets}"
         for name, block in self._keys.get("places", {}).items():
             if name.split(":")[0] == generation:
-                assert len(block) == BLOCK * self._width, f"places:{name} was not allocated as a whole"
-                first = int(name.split(":")[1]) * BLOCK
-                occupied = {first + n for n in range(BLOCK) if block[n * self._width] & 0x80}
+                assert len(block) == stand_ins.BLOCK * self._width, f"places:{name} was not allocated as a whole"
+                first = int(name.split(":")[1]) * stand_ins.BLOCK
+                occupied = {first + n for n in range(stand_ins.BLOCK) if block[n * self._width] & 0x80}
                 assert occupied <= set(self.items), f"places of no item: {occupied - set(self.items)}"
         self._check_directories(generation)
 
@@ -206,8 +233,8 @@ class Partition:
                 assert members == sum(held.values()), f"{members} members counted, {sum(held.values())} held, {at}"
 
     def _place(self, generation: str, number: int) -> tuple[tuple[int, ...], int] | None:
-        block = self._keys.get("places", {}).get(f"{generation}:{number // BLOCK}") or b""
-        place = block[number % BLOCK * self._width :][: self._width]
+        block = self._keys.get("places", {}).get(f"{generation}:{number // stand_ins.BLOCK}") or b""
+        place = block[number % stand_ins.BLOCK * self._width :][: self._width]
         if not place or not place[0] & 0x80:
             return None
         starts = range(5, self._width, self._code_bytes)
@@ -215,12 +242,12 @@ class Partition:
         return codes, int.from_bytes(place[:5], "big") - (1 << 39)
 
 
-def check(client: redis.Redis, index: str, settings: IndexSettings, chunk: int) -> list[Partition]:
-    """Assert every invariant at this moment. chunk : item numbers in a chunk. Returns the partitions."""
+def check(client: redis.Redis, index: str, settings: IndexSettings) -> tuple[Dump, list[Partition]]:
+    """Assert every invariant at this moment. Returns the keys of the index as a whole, and the partitions."""
     whole, partitions = dump(client, index)
     check_ledger(whole)
     check_trainer(whole)
-    looked_at = [Partition(keys, whole, settings, chunk) for keys in partitions]
+    looked_at = [Partition(key, keys, whole, settings) for key, keys in sorted(partitions.items())]
     for partition in looked_at:
         partition.check()
-    return looked_at
+    return whole, looked_at

@@ -9,24 +9,28 @@ SimulatedClient; before each command the client asks the Scheduler, which may le
    most.
 3. A kill is an exception that no handler catches, raised before a command or after it was applied; a fresh life of
    the actor begins. A lost reply is either repeated, as redis-py does, or raised as a ConnectionError.
-4. The commands of a plain pipeline are handed over one by one, as a server may mix them with those of others; a
-   transaction and a script are one.
+4. A command may arrive late: it was given up for lost, perhaps sent again, and is applied long after.
+5. A process may have several threads. They are killed together, and mostly paused together.
 """
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import redis
-from redis.client import Pipeline
 
 MOST_STEPS = 20_000
 """A run that takes more goes round in circles: fifty times what an ordinary one takes."""
+
+
+STEP_MILLISECONDS = 5.5
+"""What a step takes on average."""
 
 
 class KilledError(BaseException):
@@ -46,17 +50,23 @@ class Faults:
     pause: float = 0.02
     pause_steps: float = 60.0
     lost_reply: float = 0.03
+    late: float = 0.01
+    late_steps: float = 80.0
     switch: float = 0.5
 
 
 class Actor:
-    """A process of the simulation. `fragile` ones are killed and lose connections; the others are only paused."""
+    """A process of the simulation, or one more thread of it. `fragile` ones are killed and lose connections; the
+    others are only paused.
+    """
 
-    def __init__(self, name: str, body: Callable[[Actor], None], fragile: bool) -> None:
+    def __init__(self, name: str, body: Callable[[Actor], None], fragile: bool, process: Actor | None = None) -> None:
         self.name, self.body, self.fragile = name, body, fragile
-        self.lives = 1
+        self.process = process or self
+        self.lives = self.process.lives if process else 1
         self.asleep_until = 0
-        self.dying = False
+        self.joins: Actor | None = None
+        self.killed = False
         self.done = False
         self.turn = threading.Lock()
         self.turn.acquire()
@@ -64,6 +74,11 @@ class Actor:
     def __str__(self) -> str:
         """The name of this life: what a process would call itself."""
         return f"{self.name}.{self.lives}"
+
+    @property
+    def dying(self) -> bool:
+        """Whether its process was killed; a thread does not see the next life of its process."""
+        return self.process.killed or self.lives != self.process.lives
 
 
 class Scheduler:
@@ -75,8 +90,11 @@ class Scheduler:
         self.milliseconds = 1_000_000
         self.failure: BaseException | None = None
         self.failed_actor = ""
+        self.delivers_late = False
         self.happened: Counter[str] = Counter()
         self._actors: list[Actor] = []
+        self._threads: list[threading.Thread] = []
+        self._late: list[tuple[int, Callable[[], Any]]] = []
         self._running: Actor | None = None
         self._all_done = threading.Lock()
         self._all_done.acquire()
@@ -87,31 +105,53 @@ class Scheduler:
 
     def run(self) -> None:
         """Run all actors to their ends. Raises what went wrong first."""
-        threads = [threading.Thread(target=self._live, args=(actor,), daemon=True) for actor in self._actors]
-        for thread in threads:
-            thread.start()
+        for actor in self._actors:
+            self._start(actor)
         self._running = self._actors[0]
         self._running.turn.release()
         self._all_done.acquire()
-        for thread in threads:
+        for thread in self._threads:
             thread.join()
         self._running = None
         if self.failure is not None:
             raise self.failure
+        self._deliver_late(until=None)
+
+    def begin_thread(self, name: str, body: Callable[[Actor], None]) -> Actor:
+        """One more thread of the running process."""
+        assert self._running is not None
+        actor = Actor(name, body, self._running.fragile, self._running.process)
+        self._actors.append(actor)
+        self._start(actor)
+        return actor
+
+    def _start(self, actor: Actor) -> None:
+        self._threads.append(threading.Thread(target=self._live, args=(actor,), daemon=True))
+        self._threads[-1].start()
+
+    @property
+    def running(self) -> Actor:
+        """Whose turn it is."""
+        assert self._running is not None
+        return self._running
 
     @property
     def calm(self) -> bool:
         """Whether faults are over."""
         return self.steps > self.faults.steps
 
-    def command(self, send: Callable[[], Any]) -> Any:
+    def command(self, send: Callable[[], Any], *, may_be_late: bool = False) -> Any:
         """Take a turn to send one command; what happens to it is drawn."""
         if self._running is None:
             return send()
         self.step()
-        reply = send()
-        if self.calm or self.rng.random() >= self.faults.lost_reply:
-            return reply
+        if may_be_late and not self.calm and self.rng.random() < self.faults.late:
+            self.happened["late commands"] += 1
+            self._late.append((self.steps + 1 + int(self.rng.expovariate(1 / self.faults.late_steps)), send))
+        else:
+            reply = send()
+            if self.calm or self.rng.random() >= self.faults.lost_reply:
+                return reply
         self.happened["lost replies"] += 1
         if self.rng.random() < 0.5:
             self._pause()  # it may take a while until the connection is known to be broken
@@ -123,11 +163,31 @@ class Scheduler:
             self._kill()
         return send()
 
+    def _deliver_late(self, until: int | None) -> None:
+        """Apply what arrives by step `until`, or all that is left; nobody hears the replies."""
+        due = [one for one in self._late if until is None or one[0] <= until]
+        self._late = [one for one in self._late if one not in due]
+        self.delivers_late = True
+        for _, send in sorted(due, key=lambda one: one[0]):
+            with contextlib.suppress(redis.exceptions.NoScriptError):
+                send()
+        self.delivers_late = False
+
     def sleep(self, steps: int) -> None:
         """Let the others go on for some steps."""
         assert self._running is not None
         self._running.asleep_until = self.steps + steps
         self.step()
+
+    def join(self, other: Actor) -> None:
+        """Let the others go on until one of them is done."""
+        while not other.done:
+            self.running.joins = other
+            self.sleep(MOST_STEPS)
+
+    def wake(self, actor: Actor) -> None:
+        """Let an actor that sleeps go on."""
+        actor.asleep_until = self.steps
 
     def step(self) -> None:
         """Hand over to whoever is next, perhaps the same."""
@@ -139,6 +199,8 @@ class Scheduler:
         self.milliseconds += self.rng.randrange(12)
         if self.steps > MOST_STEPS:
             raise AssertionError(f"it does not end: {MOST_STEPS} steps were taken")
+        if self._late:
+            self._deliver_late(self.steps)
         if not self.calm:
             fault = self.rng.random()
             if fault < self.faults.kill and actor.fragile:
@@ -152,12 +214,17 @@ class Scheduler:
         assert self._running is not None
         self.happened["pauses"] += 1
         length = self.faults.pause_steps * (10 if self.rng.random() < 0.1 else 1)  # some outlast a whole re-index
-        self._running.asleep_until = self.steps + 1 + int(self.rng.expovariate(1 / length))
+        until = self.steps + 1 + int(self.rng.expovariate(1 / length))
+        process = self._running.process
+        threads = [actor for actor in self._actors if actor.process is process]
+        for actor in threads if self.rng.random() < 0.7 else [self._running]:
+            actor.asleep_until = until
 
     def _kill(self) -> None:
         assert self._running is not None
         self.happened["kills"] += 1
-        self._running.dying = True
+        self._running.process.killed = True
+        self._running.process.asleep_until = self.steps
         raise KilledError
 
     def _hand_over(self, actor: Actor) -> None:
@@ -171,10 +238,11 @@ class Scheduler:
 
     def _next(self, actor: Actor) -> Actor:
         if self.failure is not None:
-            return next(a for a in self._actors if not a.done)
-        awake = [a for a in self._actors if not a.done and a.asleep_until <= self.steps]
+            return self._actors[0]
+        awake = [a for a in self._actors if a.asleep_until <= self.steps]
         if not awake:
-            first = min((a for a in self._actors if not a.done), key=lambda a: a.asleep_until)
+            first = min(self._actors, key=lambda a: a.asleep_until)
+            self.milliseconds += int(STEP_MILLISECONDS * (first.asleep_until - self.steps))
             self.steps = first.asleep_until
             return first
         if actor in awake and self.rng.random() >= self.faults.switch:
@@ -189,7 +257,9 @@ class Scheduler:
                     actor.body(actor)
                     break
                 except (KilledError, redis.ConnectionError):
-                    actor.dying = False
+                    if actor.process is not actor:
+                        break
+                    actor.killed = False
                     actor.lives += 1
                     actor.asleep_until = self.steps + self.rng.randrange(40)
                     self._hand_over(actor)
@@ -199,64 +269,12 @@ class Scheduler:
             if self.failure is None:
                 self.failure, self.failed_actor = error, str(actor)
         actor.done = True
-        left = [a for a in self._actors if not a.done]
-        if left:
-            self._running = self._next(left[0])
+        self._actors.remove(actor)
+        for waiting in self._actors:
+            if waiting.joins is actor:
+                self.wake(waiting)
+        if self._actors:
+            self._running = self._next(self._actors[0])
             self._running.turn.release()
         else:
             self._all_done.release()
-
-
-Observer = Callable[[Sequence[Any], Any], None]
-
-
-class SimulatedClient(redis.Redis):
-    """redis-py's client, on one connection that all actors share, taking turns; its pool and retries are left out.
-
-    observer : is told each command with its reply, as soon as the server has applied it.
-    """
-
-    def __init__(self, url: str) -> None:
-        super().__init__(connection_pool=redis.ConnectionPool.from_url(url))
-        self._line = self.connection_pool.get_connection()
-        self.scheduler: Scheduler | None = None
-        self.observer: Observer | None = None
-
-    def in_turn(self, send: Callable[[], Any]) -> Any:
-        """Send when it is the running actor's turn; at once when no simulation runs."""
-        return send() if self.scheduler is None else self.scheduler.command(send)
-
-    def execute_command(self, *args: Any, **options: Any) -> Any:
-        return self.in_turn(lambda: self.send(args, options))
-
-    def send(self, args: Sequence[Any], options: dict[str, Any]) -> Any:
-        """One command and its reply, now."""
-        self._line.send_packed_command(self._line.pack_command(*args), check_health=False)
-        reply = self.parse_response(self._line, args[0], **options)
-        if self.observer is not None:
-            self.observer(args, reply)
-        return reply
-
-    def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> SimulatedPipeline:
-        return SimulatedPipeline(self, transaction, shard_hint)
-
-    def close(self) -> None:
-        self.connection_pool.release(self._line)
-        super().close()
-
-
-class SimulatedPipeline(Pipeline):
-    """A transaction is one command; of a plain pipeline each command is one."""
-
-    def __init__(self, client: SimulatedClient, transaction: bool, shard_hint: Any) -> None:
-        super().__init__(client.connection_pool, client.response_callbacks, transaction, shard_hint)
-        self._client = client
-
-    def execute(self, raise_on_error: bool = True) -> list[Any]:
-        commands, self.command_stack = self.command_stack, []
-        if not commands:
-            return []
-        if self.transaction:
-            line = self._client._line
-            return self._client.in_turn(lambda: self._execute_transaction(line, commands, raise_on_error))
-        return [self._client.execute_command(*args, **options) for args, options in commands]

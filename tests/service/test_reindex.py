@@ -20,6 +20,7 @@ from stream_hash.service.connections import Connections
 from stream_hash.service.handle import IndexHandle
 from stream_hash.service.ingest import apply_batch
 from stream_hash.service.reindex import Chunk, Progress, build_chunk, in_process, reindex, retire_all
+from stream_hash.service.rollback import forget_old
 from stream_hash.settings import IndexSettings
 from stream_hash.storage.codec import Batch
 from stream_hash.storage.connection import Client
@@ -28,7 +29,7 @@ from stream_hash.storage.generations import CHUNK, Begun
 from stream_hash.storage.keys import IndexKeys
 from stream_hash.storage.reads import Reader
 from stream_hash.storage.store import Stale
-from stream_hash.storage.trainer_state import Lead
+from stream_hash.storage.trainer_state import MODELS_KEPT, Lead
 
 DIMENSION = 12
 SMALL = IndexSettings(DIMENSION, bits=6, tables=2)
@@ -345,6 +346,42 @@ def test_a_partition_that_was_left_without_a_first_generation_gets_it(client: Cl
         client.delete(key)
     reindex(handle, token, generation)
     assert {state.live for state in handle.states} == {generation}
+
+
+def test_a_late_trainer_is_not_misled_by_what_it_read_before_another_finished(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = opened(client, IndexSettings(DIMENSION, bits=6, partitions=3), 60)
+    client.hset(late.store.partition(2).state, "live", "0")  # as if whoever made the first had died midway
+    for key in client.scan_iter(match="sh:{x:2}:*"):
+        client.delete(key)
+    other = IndexHandle(client, "x")
+    token = lead(other)
+    generation = publish(other, 7, token)
+    read_states = late.reload_states
+
+    def read_then_sleep() -> None:
+        """The first read is from before another trainer took over, finished and forgot generation 1."""
+        read_states()
+        monkeypatch.setattr(late, "reload_states", read_states)
+        reindex(other, token, generation)
+        assert other.trainer.forget(token, [generation], keep=1) == [1]
+
+    monkeypatch.setattr(late, "reload_states", read_then_sleep)
+    reindex(late, token, generation)
+    assert {state.live for state in late.states} == {generation}
+
+
+def test_the_first_generation_is_kept_while_a_partition_has_yet_to_begin_with_it(client: Client) -> None:
+    handle = opened(client, IndexSettings(DIMENSION, bits=6, partitions=2), 60)
+    client.hset(handle.store.partition(1).state, "live", "0")
+    token = lead(handle)
+    newer = [publish(handle, seed, token) for seed in range(2, MODELS_KEPT + 3)]
+    client.hset(handle.store.partition(0).state, "live", str(newer[-1]))
+    assert 1 not in forget_old(handle, token)
+    client.hset(handle.store.partition(1).state, "live", str(newer[-1]))
+    assert 1 in {record.generation for record in handle.models.records()}
+    assert 1 in forget_old(handle, token)
 
 
 def test_an_index_without_a_generation_has_nothing_to_replace(client: Client) -> None:

@@ -22,6 +22,7 @@ local put = 0
 for start = 1, #ARGV[5], 11 + width do
   local number = big_endian(ARGV[5], start, start + 2)
   local sequence = redis.call('GETRANGE', prefix .. 'value:' .. digits(number), 0, 7)
+  load_block(generation, number)
   if sequence == string.sub(ARGV[5], start + 3, start + 10) -- rule: sequence
       and not place_of(generation, number) then -- rule: once
     occupy(generation, number, string.sub(ARGV[5], start + 11, start + 10 + width))

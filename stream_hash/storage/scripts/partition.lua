@@ -20,6 +20,8 @@ local byte, format = string.byte, string.format -- as locals: they are called fo
 local tables, code_bytes, width = 0, 0, SIGNATURE_BYTES
 local places = {} -- generation -> item number -> its place as this script leaves it, to be stored
 local allocated = {} -- keys of blocks that are known to be there
+local loaded = {} -- key of a block -> its places as they were before this script, read at once
+local block_keys = {} -- generation -> block -> its key
 local parts = {} -- generation -> its tables as this script has met them
 
 -- How places are laid out: what the partition's state says of tables and bytes of a code.
@@ -121,7 +123,21 @@ local function remove_members(generation, number, place)
 end
 
 local function block_key(generation, number)
-  return prefix .. 'places:' .. generation .. ':' .. digits(math.floor(number / BLOCK))
+  local keys, block = block_keys[generation], (number - number % BLOCK) / BLOCK
+  if not keys then
+    keys = {}
+    block_keys[generation] = keys
+  end
+  if not keys[block] then
+    keys[block] = prefix .. 'places:' .. generation .. ':' .. digits(block)
+  end
+  return keys[block]
+end
+
+-- Read the places of a number's whole block at once: for scripts that ask for many of them.
+local function load_block(generation, number)
+  local key = block_key(generation, number)
+  loaded[key] = loaded[key] or redis.call('GET', key) or ''
 end
 
 -- The place of an item number, false when it is free.
@@ -129,7 +145,11 @@ local function place_of(generation, number)
   local place = places[generation] and places[generation][number]
   if not place then
     local key, offset = block_key(generation, number), number % BLOCK * width
-    place = redis.call('GETRANGE', key, offset, offset + width - 1)
+    if loaded[key] then
+      place = string.sub(loaded[key], offset + 1, offset + width)
+    else
+      place = redis.call('GETRANGE', key, offset, offset + width - 1)
+    end
     if place == '' then
       return false
     end
