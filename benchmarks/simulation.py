@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,8 @@ sys.path[:0] = [str(TESTS), *(str(TESTS / name) for name in ("storage", "faults"
 _client: Any = None
 
 
-def measure(seeds: int, first: int, mutants: bool, within: int, processes: int) -> dict[str, Any]:
-    """All figures of this benchmark."""
+def measure(seeds: int, first: int, mutants: Sequence[str], within: int, processes: int) -> dict[str, Any]:
+    """All figures of this benchmark. mutants : the names of the rules that are taken out, each in its turn."""
     start = time.perf_counter()
     with _pool(processes) as pool:
         events: Counter[str] = Counter()
@@ -42,12 +42,9 @@ def measure(seeds: int, first: int, mutants: bool, within: int, processes: int) 
                 progress(f"{done * BLOCK} seeds, {len(violations)} violations")
         seconds = time.perf_counter() - start
         caught = []
-        if mutants:
-            from simulated_mutants import NAMES
-
-            for name, seed, how in pool.imap_unordered(_catch, [(name, within) for name in NAMES]):
-                progress(f"{name}: {seed}")
-                caught.append([name, seed, how])
+        for name, seed, how in pool.imap_unordered(_catch, [(name, within) for name in mutants]):
+            progress(f"{name}: {seed}")
+            caught.append([name, seed, how])
     return {
         "machine": machine(),
         "seeds": [first, first + seeds],
@@ -155,15 +152,28 @@ def _tables(result: dict[str, Any]) -> list[str]:
 @click.option("--seeds", type=click.IntRange(min=0), default=10_000, show_default=True)
 @click.option("--first", type=click.IntRange(min=0), default=0, show_default=True, help="The first seed.")
 @click.option("--mutants", is_flag=True, help="Take out each rule, too.")
+@click.option("--mutant", "named", multiple=True, help="Take out this rule only; may be repeated.")
 @click.option("--within", type=click.IntRange(min=1), default=1_000, show_default=True, help="Seeds for each mutant.")
 @click.option("--processes", type=click.IntRange(min=1), default=2, show_default=True)
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Not to standard output.")
-def main(seeds: int, first: int, mutants: bool, within: int, processes: int, json_file: Path | None) -> None:
+def main(
+    seeds: int,
+    first: int,
+    mutants: bool,
+    named: tuple[str, ...],
+    within: int,
+    processes: int,
+    json_file: Path | None,
+) -> None:
     """Simulate deployments with faults between any two commands, and check every invariant.
 
     Example: python -m benchmarks.simulation --seeds 10000 --mutants
     """
-    result = measure(seeds, first, mutants, within, processes)
+    from simulated_mutants import NAMES
+
+    if unknown := sorted(set(named) - set(NAMES)):
+        raise click.BadParameter(f"no rule that is taken out is called {', '.join(unknown)}", param_hint="--mutant")
+    result = measure(seeds, first, named or (NAMES if mutants else ()), within, processes)
     publish(result, _tables(result), json_file)
     sys.exit(bool(result["violations"]) or any(seed is None for _, seed, _ in result["mutants"]))
 

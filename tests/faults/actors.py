@@ -36,18 +36,41 @@ from stream_hash.settings import IndexSettings
 from stream_hash.storage.codec import Batch
 
 
+@dataclass(frozen=True)
+class Habits:
+    """What the processes of a deployment do, and how often.
+
+    batches : at least and at most. operations, labels : of a batch and of an item, drawn from these. rest_steps : at
+    most, of a producer between two batches, which is idle in the share `rests` of the cases. bound : on pending
+    batches, 0 for none. sweeps : between two jobs; retires : of these, that delete what is out of use. search_steps :
+    at most, between two searches. results : how many a search may ask for. trainings : how many leases the trainers
+    take. trainer : weights of rolling back, a request, a stray command, and a look.
+    """
+
+    batches: tuple[int, int] = (5, 14)
+    operations: tuple[str, ...] = (*("upsert",) * 3, *("delete",) * 2, "label")
+    labels: tuple[str, ...] = ('"x"', "1", "")
+    rest_steps: int = 80
+    rests: float = 0.5
+    bound: int = 0
+    sweeps: float = 0.07
+    retires: float = 0.3
+    search_steps: int = 200
+    results: tuple[int, ...] = (1, 2, 3, 5, 30)
+    trainings: int = 4
+    trainer: tuple[int, int, int, int] = (20, 15, 30, 35)
+
+
 @dataclass
 class World:
-    """What stands outside the processes. trainings : how many leases the trainers are to take. bound : on pending
-    batches, 0 for none.
-    """
+    """What stands outside the processes. trainings : how many leases the trainers are to take."""
 
     client: SimulatedClient
     scheduler: Scheduler
     rng: random.Random
     settings: IndexSettings
-    trainings: int
-    bound: int
+    habits: Habits
+    trainings: int = field(init=False)
     jobs: list[tuple[str, str] | reindex.Chunk] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
     accepted: dict[str, int] = field(default_factory=dict)
@@ -60,6 +83,7 @@ class World:
     figures: Figures = field(init=False)
 
     def __post_init__(self) -> None:
+        self.trainings = self.habits.trainings
         self.history = History(self.settings)
         self.figures = Figures(self.history, stand_ins.FIGURES_KEPT)
 
@@ -88,8 +112,8 @@ def producer(batches: Sequence[tuple[str, Batch]]) -> Callable[[World, Actor], N
             world.accepted[name] = _accepted(world, handle, name, batch)
             # the job may get lost, and may be doubled
             world.jobs += [("batch", name)] * world.rng.choice([0, 1, 1, 1, 1, 2])
-            if world.rng.random() < 0.5:
-                world.scheduler.sleep(world.rng.randrange(80))
+            if world.rng.random() < world.habits.rests:
+                world.scheduler.sleep(world.rng.randrange(world.habits.rest_steps))
 
     return run
 
@@ -98,7 +122,7 @@ def _accepted(world: World, handle: IndexHandle, name: str, batch: Batch) -> int
     while True:
         lease = now_milliseconds() + ingest.LEASE_MILLISECONDS
         try:
-            return handle.ledger.accept(name, batch, lease_until=lease, max_pending=world.bound).first
+            return handle.ledger.accept(name, batch, lease_until=lease, max_pending=world.habits.bound).first
         except BackPressureError:
             world.events["held back"] += 1
             world.scheduler.sleep(10 + world.rng.randrange(40))
@@ -109,10 +133,10 @@ def worker(world: World, _: Actor) -> None:
     handle = world.open()
     scorer = Scorer(lambda: now_milliseconds() / 1_000)
     while world.busy or world.jobs:
-        if world.rng.random() < 0.07:
+        if world.rng.random() < world.habits.sweeps:
             _sweep(world, handle)
         if not world.jobs:
-            world.scheduler.sleep(1 + world.rng.randrange(40))
+            world.scheduler.sleep(1 + world.rng.randrange(60))
             continue
         job = world.jobs[world.rng.randrange(len(world.jobs))]
         if world.scheduler.calm or world.rng.random() < 0.9:
@@ -138,7 +162,7 @@ def _sweep(world: World, handle: IndexHandle) -> None:
         lambda _index, batch: ("batch", batch) in world.jobs,
         lambda _index, batch: world.jobs.append(("batch", batch)),
     )
-    if world.rng.random() < 0.3:
+    if world.rng.random() < world.habits.retires:
         reindex.retire_all(handle)
 
 
@@ -156,13 +180,13 @@ def searcher(queries: NDArray[np.float32]) -> Callable[[World, Actor], None]:
         ]
         while world.busy:
             query = world.rng.choice(queries)
-            k = world.rng.choice([1, 2, 3, 5, 30])
+            k = world.rng.choice(world.habits.results)
             plan = Plan(**world.rng.choice(plans))
             watched = Watched(world.history)
             (answer,) = searching.search(query[None, :], k, plan)
             watched.check(query, k, plan, answer)
             world.events["searches"] += 1
-            world.scheduler.sleep(world.rng.randrange(120))
+            world.scheduler.sleep(world.rng.randrange(world.habits.search_steps))
 
     return run
 
@@ -171,7 +195,7 @@ def chaos(world: World, _: Actor) -> None:
     """Flushes scripts; looks at all keys at once; and verifies while the others go on."""
     handle = world.open()
     while world.busy:
-        world.scheduler.sleep(world.rng.randrange(180))
+        world.scheduler.sleep(world.rng.randrange(260))
         what = world.rng.random()
         if what < 0.45:
             world.client.script_flush()

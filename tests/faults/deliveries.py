@@ -12,11 +12,14 @@ from typing import Any
 
 @dataclass
 class _Pending:
-    """A batch. first : its first sequence number. until : of its lease. attempts : those that count."""
+    """A batch. first : its first sequence number. until : of its lease. attempts : those that count. failed : it was
+    given back once.
+    """
 
     first: int
     until: int
     attempts: int = 0
+    failed: bool = False
 
 
 class Deliveries:
@@ -64,10 +67,16 @@ class Deliveries:
         if pending is not None:
             pending.until = int(arguments[1])
             pending.attempts -= int(arguments[3])
+            pending.failed = True
 
     def _finish(self, arguments: Sequence[Any], reply: Any) -> None:
         pending = self._pending.pop(arguments[0], None)
         assert reply == (pending is not None), f"{arguments[0]} is finished: {reply}"
+
+    def _quality_add(self, arguments: Sequence[Any], reply: Any) -> None:
+        pending = self._pending.get(arguments[0])
+        may = pending is not None and pending.attempts == 1 and not pending.failed
+        assert may or reply == 0, f"figures of {arguments[0]} are taken after its first attempt: {pending}"
 
     def _horizon(self, _: Sequence[Any], reply: Any) -> None:
         oldest = min((pending.first for pending in self._pending.values()), default=self._last + 1)

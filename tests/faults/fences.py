@@ -20,6 +20,8 @@ class Fences:
         self._holder, self._until = "", 0
         self._generations: dict[int, str] = {}
         self._forgotten: set[int] = set()
+        self._target = 0
+        self._run = ""
 
     def called(self, script: str, arguments: Sequence[Any], reply: Any) -> None:
         """Assert that the script answered as it must."""
@@ -40,8 +42,10 @@ class Fences:
                 self._holder, self._until = "", 0
             if script == "trainer_publish" and reply[0] == b"OK":
                 self._published(int(reply[1]), arguments[1])
+            if script == "trainer_checkpoint":
+                self._recorded(arguments[1], reply[1])
             if script == "trainer_forget":
-                self._forgotten |= {int(generation) for generation in reply[1:]}
+                self._forget(int(arguments[1]), {int(generation) for generation in arguments[2:]}, reply[1:])
 
     def _first(self, generation: int, reply: Any) -> None:
         forgotten = generation in self._forgotten
@@ -53,6 +57,18 @@ class Fences:
         expected = newest if self._generations[newest] == sha256 else newest + 1
         assert generation == expected, f"generation {generation} was published after {newest}, not {expected}"
         self._generations[generation] = sha256
+        self._target = generation
+
+    def _recorded(self, run: str, stored: int) -> None:
+        assert stored == (run != self._run), f"run {run} is stored: {stored}, the one before is {self._run}"
+        self._run = run
+
+    def _forget(self, keep: int, in_use: set[int], reply: Sequence[bytes]) -> None:
+        standing = sorted(set(self._generations) - self._forgotten)
+        expected = set(standing[:-keep]) - in_use - {self._target}
+        forgotten = {int(generation) for generation in reply}
+        assert forgotten == expected, f"of {standing} {forgotten} are forgotten, not {expected}"
+        self._forgotten |= forgotten
 
     def _lead(self, holder: str, now: int, until: int, reply: Sequence[Any]) -> None:
         held = self._holder not in ("", holder) and self._until > now

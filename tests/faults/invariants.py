@@ -158,6 +158,7 @@ class Partition:
         for kind in ("bucket", "directory", "opened", "places", "built"):
             for rest in self._keys.get(kind, {}):
                 assert rest.split(":")[0] in kept, f"{kind}:{rest} is left of a generation that is in use no more"
+        assert set(self._keys.get("built", {})) <= {self.building}, "what is built is noted of one that is no more"
         for name, count in self._state.items():
             assert not name.startswith(("members:", "cleared:")) or name.split(":")[1] in kept, f"{name} is left"
             assert not name.startswith("members:") or int(count) > 0, f"{name} counts {count}"

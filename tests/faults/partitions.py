@@ -118,6 +118,17 @@ class Partitions:
         }
         return answers[script]()
 
+    def stands(self, key: str, stored: Sequence[bytes | None]) -> None:
+        """Assert that after a script the state of the partition is what its answer said."""
+        live, building, retiring = ((text or b"").decode() for text in stored)
+        known = self._known[key]
+        found = (
+            int(live or 0),
+            int(building or 0),
+            [int(generation) for generation in retiring.split(",") if generation],
+        )
+        assert found == (known.live, known.building, known.retiring), f"{key}: {found} stands, and should {known}"
+
     def check(self, stored: Iterable[Partition]) -> None:
         """Assert that what is stored is what the answers said."""
         for one in stored:

@@ -53,9 +53,17 @@ from stream_hash.storage import (
 
 DIMENSION = 3
 CHUNK, BLOCK = 4, 4
-LEASE_MILLISECONDS = 300
-TRAINER_LEASE_MILLISECONDS = 250
-FIGURES_KEPT, RUNS_KEPT, MODELS_KEPT = 4, 2, 2
+FIGURES_KEPT, RUNS_KEPT = 4, 2
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds that differ from one deployment to the next."""
+
+    batch_lease_milliseconds: int = 300
+    trainer_lease_milliseconds: int = 250
+    models_kept: int = 2
+
 
 SMALL: tuple[tuple[Any, str, Any], ...] = (
     *((module, "CHUNK", CHUNK) for module in (generations, inspect, reindex, verify)),
@@ -66,9 +74,6 @@ SMALL: tuple[tuple[Any, str, Any], ...] = (
     (ingest, "WRITE_ITEMS", 3),
     (ingest, "MEAN_SAMPLE", 2),
     (store, "PURGE_AT_ONCE", 2),
-    (ingest, "LEASE_MILLISECONDS", LEASE_MILLISECONDS),
-    (sweep, "LEASE_MILLISECONDS", LEASE_MILLISECONDS),
-    (lease, "LEASE_MILLISECONDS", TRAINER_LEASE_MILLISECONDS),
     (lease, "RENEW_SECONDS", 0.1),
     (live_quality, "FIGURES_KEPT", FIGURES_KEPT),
     (trainer_state, "RUNS_KEPT", RUNS_KEPT),
@@ -166,10 +171,10 @@ class Learning:
         self._rng, self._known = rng, known
         self._judge = gate.judge
 
-    def continued(self, _handle: Any, state: Any, new: Any, *_: Any) -> Candidate:
+    def continued(self, _handle: Any, state: Any, new: Any, *_: Any, **__: Any) -> Candidate:
         return Candidate("continued", Learned(int(state.arrays["runs"]) + 1), self._rng.choice(self._known), len(new))  # type: ignore[arg-type]
 
-    def fresh(self, _handle: Any, _learner: str, window: Any, *_: Any) -> Candidate:
+    def fresh(self, _handle: Any, _learner: str, window: Any, *_: Any, **__: Any) -> Candidate:
         return Candidate("fresh", Learned(1), self._rng.choice(self._known), len(window))  # type: ignore[arg-type]
 
     def judge(self, *about: Any, **options: Any) -> gate.Verdict:
@@ -199,7 +204,7 @@ def _decoded(raw: bytes, sha256: str) -> dict[str, Any]:
 
 
 @contextmanager
-def in_place(scheduler: Scheduler, known: Sequence[Model], waiting: list[Any]) -> Iterator[None]:
+def in_place(scheduler: Scheduler, known: Sequence[Model], waiting: list[Any], limits: Limits) -> Iterator[None]:
     """All of it, for as long as the block runs. waiting : jobs of the hash workers."""
     rng = scheduler.rng
     now = SimpleNamespace(
@@ -212,6 +217,8 @@ def in_place(scheduler: Scheduler, known: Sequence[Model], waiting: list[Any]) -
     learning = Learning(rng, known)
     replaced: tuple[tuple[Any, str, Any], ...] = (
         *SMALL,
+        *((module, "LEASE_MILLISECONDS", limits.batch_lease_milliseconds) for module in (ingest, sweep)),
+        (lease, "LEASE_MILLISECONDS", limits.trainer_lease_milliseconds),
         *((module, "time", now) for module in (clock, reindex, schedule, spread, trainer, training)),
         *((module, "secrets", names) for module in (store, lease)),
         (training, "uuid", SimpleNamespace(uuid4=lambda: SimpleNamespace(hex=rng.randbytes(16).hex()))),
@@ -228,7 +235,7 @@ def in_place(scheduler: Scheduler, known: Sequence[Model], waiting: list[Any]) -
         (gate, "judge", learning.judge),
         *((module, "log", Loud()) for module in (lease, schedule, scoring)),
     )
-    forget = mock.patch.dict(trainer_state.TrainerState.forget.__kwdefaults__, keep=MODELS_KEPT)
+    forget = mock.patch.dict(trainer_state.TrainerState.forget.__kwdefaults__, keep=limits.models_kept)
     with ExitStack() as stack:
         for module, name, value in replaced:
             stack.enter_context(mock.patch.object(module, name, value))

@@ -16,6 +16,7 @@ from simulation import Actor
 
 from stream_hash.clock import now_seconds
 from stream_hash.errors import FencedError, ModelMissingError
+from stream_hash.service.handle import IndexHandle
 from stream_hash.service.schedule import Schedule, Trainers
 from stream_hash.service.trainer import Cycle, StoppedError
 
@@ -27,16 +28,16 @@ def trainer(world: World, _: Actor) -> None:
     trainers = Trainers(SimpleNamespace(client=world.client, broker=broker), schedule)  # type: ignore[arg-type]
     trainers.stop = lambda: not world.scheduler.calm and rng.random() < 0.01
     while world.fences.leads < world.trainings:
-        what = rng.random()
+        (what,) = rng.choices(("roll back", "request", "stray", "look"), world.habits.trainer)
         with contextlib.suppress(FencedError, StoppedError):
-            if what < 0.2:
+            if what == "roll back":
                 _roll_back(world, Cycle(world.open(), broker, stop=trainers.stop))
-            elif what < 0.35:
+            elif what == "request":
                 trainers.asked("x", _request(world))
-            elif what < 0.65:
+            elif what == "stray":
                 _stray(world)
             else:
-                if what < 0.75:
+                if rng.random() < 0.3:
                     world.open().trainer.ask("somebody asked", now=now_seconds())
                 trainers.look()
         world.scheduler.sleep(rng.randrange(70))
@@ -48,7 +49,7 @@ def _roll_back(world: World, cycle: Cycle) -> None:
     if not records:
         return
     with contextlib.suppress(ModelMissingError):
-        outcome = cycle.rollback(world.rng.choice(records).generation, reindex=world.rng.random() < 0.7)
+        outcome = cycle.rollback(world.rng.choice(records).generation, reindex=world.rng.random() < 0.5)
         world.events["rollbacks"] += outcome.held is None
 
 
@@ -61,10 +62,19 @@ def _request(world: World) -> str:
 
 
 def _stray(world: World) -> None:
-    """Somebody goes on with, lets go live or gives up whatever generation there was, at the wrong moment."""
+    """Somebody goes on with, lets go live or gives up whatever generation there was, at the wrong moments."""
     handle, rng = world.open(), world.rng
     partition = rng.randrange(world.settings.partitions)
-    generation = rng.choice([record.generation for record in handle.models.records()] or [1])
+    under_way = [generation for state in handle.states for generation in state.writable]
+    generation = rng.choice([*under_way, *(record.generation for record in handle.models.records())] or [1])
+    for _ in range(rng.randint(1, 4)):
+        _out_of_turn(world, handle, partition, generation)
+        handle.reload_states()
+
+
+def _out_of_turn(world: World, handle: IndexHandle, partition: int, generation: int) -> None:
+    """One command on a generation that may be anything by now, with a token that may be old."""
+    rng = world.rng
     token = max(0, world.fences.newest - rng.choice([0, 0, 1]))
     past = generation <= handle.states[partition].live or generation in handle.generations.retiring()[partition]
     may = ["switch", "retire"]

@@ -1,4 +1,4 @@
-"""One simulated deployment from one integer: its index, its items, its processes, its faults, and its end."""
+"""One simulated deployment from one integer: its index, its temper, its items, its processes, and its end."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import random
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 from unittest import mock
@@ -16,10 +17,10 @@ import numpy as np
 import oracle
 import stand_ins
 import trainers
-from actors import World
+from actors import Habits, World
 from simulated_client import SimulatedClient
 from simulation import Faults, Scheduler
-from stand_ins import DIMENSION
+from stand_ins import DIMENSION, Limits
 
 from stream_hash import clock
 from stream_hash.numerics.model import Model, lsh_model
@@ -29,9 +30,6 @@ from stream_hash.settings import IndexSettings
 from stream_hash.storage import scripts, store
 from stream_hash.storage.codec import Batch, decode_batch
 from stream_hash.storage.trainer_state import Lead
-
-PAST = 0.1
-"""The share of indexes that are not new."""
 
 BITS = 4
 VECTORS = np.random.default_rng(1).normal(size=(48, DIMENSION)).astype(np.float32)
@@ -49,13 +47,14 @@ def _models(tables: int, metric: Any) -> list[Model]:
     return [lsh_model(one, VECTORS if one.seed % 2 else VECTORS[:0]) for one in settings]
 
 
-def _batches(rng: random.Random, ids: list[str], count: int) -> list[tuple[str, Batch]]:
+def _batches(rng: random.Random, habits: Habits) -> list[tuple[str, Batch]]:
     """Batches of all operations over few ids, so that they meet often; some items that nobody can store."""
+    ids = [f"i{n}" for n in range(rng.randint(4, 20))]
     batches = []
-    for number in range(count):
+    for number in range(rng.randint(*habits.batches)):
         chosen = [rng.choice(ids) for _ in range(rng.randint(1, 6))]
-        operation = rng.choice(["upsert", "upsert", "upsert", "delete", "delete", "label"]) if number else "upsert"
-        labels = [rng.choice(['"x"', "1", ""]) for _ in chosen]
+        operation = rng.choice(habits.operations) if number else "upsert"
+        labels = [rng.choice(habits.labels) for _ in chosen]
         if operation == "upsert":
             vectors = VECTORS[[rng.randrange(len(VECTORS)) for _ in chosen]].copy()
             if rng.random() < 0.05:
@@ -66,6 +65,52 @@ def _batches(rng: random.Random, ids: list[str], count: int) -> list[tuple[str, 
         else:
             batches.append((f"b{number}", Batch("label", chosen, labels=labels)))
     return batches
+
+
+@dataclass(frozen=True)
+class Temper:
+    """What sets a deployment apart: its faults, what its processes do, its bounds, and whether it has a past.
+
+    Most events that need several rare ones at once never come in a deployment where everything is a little likely. So
+    each has some of the traits below, drawn independently, and of each of these plenty.
+    """
+
+    faults: Faults
+    habits: Habits
+    limits: Limits
+    past: bool
+
+
+def _temper(rng: random.Random) -> Temper:
+    faults: dict[str, Any] = {
+        "steps": rng.randrange(100, 700),
+        "pause": rng.choice([0.005, 0.02, 0.05]),
+        "late": rng.choice([0.0, 0.02, 0.08]),
+        "late_steps": rng.choice([40.0, 300.0]),
+        "switch": rng.random(),
+    }
+    habits: dict[str, Any] = {"trainings": rng.randint(2, 4), "bound": rng.choice([0, 0, 1, 3])}
+    limits: dict[str, Any] = {"models_kept": rng.choice([2, 2, 4])}
+    past = 0.1
+    deleting, labelling, searching, restless, contended, lossy = (rng.random() < 0.2 for _ in range(6))
+    if deleting:  # slowly, so that whatever else goes on meets deletes; and what is deleted is soon forgotten
+        habits |= {"operations": ("upsert", "upsert", "delete", "delete", "label"), "batches": (8, 13)}
+        habits |= {"rest_steps": 120, "rests": 0.8, "sweeps": 0.3}
+    if labelling:  # and leases so short that workers take batches over from each other
+        habits |= {"labels": ('"x"', "1"), "sweeps": 0.3}
+        limits |= {"batch_lease_milliseconds": 60}
+    if searching:
+        habits |= {"search_steps": 40, "results": (1, 2, 3, 5)}
+    if restless:  # one generation after the other, and strays at every stage
+        habits |= {"trainings": rng.randint(4, 7), "trainer": (30, 10, 40, 20)}
+        past = 0.3
+    if contended:  # leases so short that trainers overtake each other all the time
+        limits |= {"trainer_lease_milliseconds": 60}
+        habits["trainings"] += 4
+        past = 0.5
+    if lossy:
+        faults |= {"lost_reply": 0.15, "late": 0.15, "late_steps": rng.choice([30.0, 100.0, 1_500.0])}
+    return Temper(Faults(**faults), Habits(**habits), Limits(**limits), rng.random() < past)
 
 
 def simulate(client: SimulatedClient, seed: int, texts: Mapping[str, str] | None = None) -> Counter[str]:
@@ -83,22 +128,15 @@ def simulate(client: SimulatedClient, seed: int, texts: Mapping[str, str] | None
         partitions=rng.randint(1, 3),
         seed=rng.randrange(3),
     )
-    faults = Faults(
-        steps=rng.randrange(100, 700),
-        pause=rng.choice([0.005, 0.02, 0.05]),
-        late=rng.choice([0.0, 0.02, 0.08]),
-        late_steps=rng.choice([40.0, 300.0]),
-        switch=rng.random(),
-    )
-    scheduler = Scheduler(rng, faults)
-    world = World(client, scheduler, rng, settings, trainings=rng.randint(2, 5), bound=rng.choice([0, 0, 1, 3]))
-    ids = [f"i{n}" for n in range(rng.randint(4, 20))]
-    batches = _batches(rng, ids, rng.randint(5, 14))
-    with _in_place(client, world, texts):
+    temper = _temper(rng)
+    scheduler = Scheduler(rng, temper.faults)
+    world = World(client, scheduler, rng, settings, temper.habits)
+    batches = _batches(rng, temper.habits)
+    with _in_place(client, world, temper.limits, texts):
         client.flushall()
         client.script_flush()  # what the server knows of the run before would show in the first calls
         store.Store(client, "x").create(settings)
-        if rng.random() < PAST:
+        if temper.past:
             _live_through(world)
         producers = 1 + (rng.random() < 0.5)
         for number in range(producers):
@@ -116,7 +154,7 @@ def simulate(client: SimulatedClient, seed: int, texts: Mapping[str, str] | None
             scheduler.run()
         finally:
             client.scheduler = None
-        _end(world, batches)
+        _end(world, temper.limits, batches)
     world.events["writes"] += len(world.history.changes)
     return world.events + scheduler.happened
 
@@ -137,7 +175,7 @@ def _live_through(world: World) -> None:
 
 
 @contextmanager
-def _in_place(client: SimulatedClient, world: World, texts: Mapping[str, str] | None) -> Iterator[None]:
+def _in_place(client: SimulatedClient, world: World, limits: Limits, texts: Mapping[str, str] | None) -> Iterator[None]:
     """The stand-ins, the scripts, and those who look on."""
     mutated = stand_ins.small_scripts(scripts.sources() if texts is None else texts)
     names = {_sha1(text): name for name, text in mutated.items()}
@@ -152,12 +190,14 @@ def _in_place(client: SimulatedClient, world: World, texts: Mapping[str, str] | 
         if name.startswith("quality"):
             world.figures.called(name, arguments, reply, late=world.scheduler.delivers_late)
         world.partitions.called(name, key, arguments, reply)
+        if name.startswith("generation_"):
+            world.partitions.stands(key, client.send(("HMGET", key, "live", "building", "retiring"), {}))
         world.deliveries.called(name, arguments, reply)
         world.fences.called(name, arguments, reply)
 
     known = _models(world.settings.tables, world.settings.metric)
     with ExitStack() as stack:
-        stack.enter_context(stand_ins.in_place(world.scheduler, known, world.jobs))
+        stack.enter_context(stand_ins.in_place(world.scheduler, known, world.jobs, limits))
         stack.enter_context(mock.patch.object(reindex, "in_process", _first_time(reindex.in_process)))
         stack.enter_context(mock.patch.object(spread, "in_process", _first_time(reindex.in_process)))
         stack.enter_context(mock.patch.object(scripts, "sources", return_value=mutated))
@@ -175,7 +215,7 @@ def _first_time(in_process: Any) -> Any:
     return building
 
 
-def _end(world: World, batches: list[tuple[str, Batch]]) -> None:
+def _end(world: World, limits: Limits, batches: list[tuple[str, Batch]]) -> None:
     """When all is calm: what is pending is applied, the target goes live, and everything is what it must be."""
     handle = IndexHandle(world.client, "x")
 
@@ -183,10 +223,10 @@ def _end(world: World, batches: list[tuple[str, Batch]]) -> None:
         ingest.apply_batch(handle, batch)
 
     while handle.ledger.balance().pending:
-        world.scheduler.milliseconds += stand_ins.LEASE_MILLISECONDS + 1
+        world.scheduler.milliseconds += limits.batch_lease_milliseconds + 1
         found = sweep.sweep(handle, lambda *_: False, ingest_now)
         assert found, "a batch is pending, and the sweep does not find it"
-    world.scheduler.milliseconds += stand_ins.TRAINER_LEASE_MILLISECONDS + 1
+    world.scheduler.milliseconds += limits.trainer_lease_milliseconds + 1
     now = clock.now_milliseconds()
     lead = handle.trainer.lead("last", now=now, until=now + 1)
     assert isinstance(lead, Lead), "a lease that ran out is not given away"
