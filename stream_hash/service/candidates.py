@@ -10,7 +10,7 @@ would need a threshold; this needs seconds. What the better one learned is what 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -35,6 +35,13 @@ LANDMARKS: Final = 1_000
 
 LEAST_SAMPLE: Final = 500
 """Items from which a signature by ITQ is better than the one there is."""
+
+
+REPEATS: Final = 10
+"""How often an item of a rare class is learned, at most. A class that came lately has a twentieth of the labels of one
+that is old, and a learner of all errors alike takes it for the old one. With 200 labels beside 400 of each old class,
+precision@10 of the new one was .37 when rare classes came to half of the mean, and .44 with all of it (four draws from
+CIFAR-10, none a reported stream); the old ones' fell from .77 to .76."""
 
 
 @dataclass(frozen=True)
@@ -98,8 +105,13 @@ def fresh(
     sample: NDArray[np.float32],
     signature: EmbeddedHyperplanes,
     rng: np.random.Generator,
+    *,
+    changed: Mapping[str, int] | None = None,
 ) -> Candidate:
-    """A learner that has learned from the window. Raises UnlearnableError when there is nothing to learn."""
+    """A learner that has learned from the window. Raises UnlearnableError when there is nothing to learn.
+
+    changed : class → the sequence number that its present look begins with (class_quality.py).
+    """
     from stream_hash.numerics.grh import GRH
     from stream_hash.numerics.learned import learned_model
 
@@ -109,7 +121,7 @@ def fresh(
         raise UnlearnableError(
             f"all labelled items are of {len(classes)} class", remedy="label items of two classes or more"
         )
-    vectors, labels = _beside(window, sample)
+    vectors, labels = _beside(_evened(window, changed or {}), sample)
     # the window is in the order of time, and the feature map is drawn from what comes first
     order = rng.permutation(len(vectors))
     grh = GRH(
@@ -129,6 +141,22 @@ def signature_for(handle: IndexHandle, live: Model, sample: NDArray[np.float32])
     if len(sample) < LEAST_SAMPLE:
         return live.signature
     return itq_signature(handle.settings, sample, handle.settings.seed)
+
+
+def _evened(window: Examples, changed: Mapping[str, int]) -> Examples:
+    """Items of classes below the mean size, several times: until they come to about that, and REPEATS times at most.
+
+    Of several classes of an item the first one counts. The new look of a class is one beside the old look.
+    """
+    looks = [
+        several[0] + "'" * (changed.get(several[0], sequence + 1) <= sequence)
+        for several, sequence in zip(window.labels, window.sequences.tolist(), strict=True)
+    ]
+    _, classes, counts = np.unique(np.array(looks), return_inverse=True, return_counts=True)
+    times = np.clip(np.rint(counts.mean() / counts), 1, REPEATS).astype(np.intp)
+    rows = np.repeat(np.arange(len(window)), times[classes])
+    labels = [window.labels[row] for row in rows.tolist()]
+    return Examples(window.vectors[rows], labels, window.sequences[rows])
 
 
 def _beside(examples: Examples, sample: NDArray[np.float32]) -> tuple[NDArray[np.float32], list[Sequence[str]]]:

@@ -2,7 +2,8 @@
 
 1. Figures are taken up in the order of their positions, below the ledger's horizon only (storage/live_quality.py): the
    summary follows from the figures alone, whoever takes them up, and when.
-2. A drop that lasts asks for training; a run of training that begins later grants that (training_runs.due).
+2. A drop that lasts, of all answers or of one class's, asks for training; a run of training that begins later grants
+   that (training_runs.due).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from stream_hash.clock import now_seconds
 from stream_hash.errors import IntegrityError
 from stream_hash.numerics.drift import Adwin
 from stream_hash.numerics.prequential import PrequentialSeries
+from stream_hash.service.class_quality import ClassQuality
 from stream_hash.service.handle import IndexHandle
 from stream_hash.storage.live_quality import Figure, Stored
 
@@ -30,11 +32,12 @@ log = logging.getLogger("stream_hash.quality")
 
 @dataclass
 class Summary:
-    """by_generation : (sum, count) of the figures that each generation answered."""
+    """by_generation : (sum, count) of the figures that each generation answered. classes : which became worse."""
 
     series: PrequentialSeries = field(default_factory=PrequentialSeries)
     drift: Adwin = field(default_factory=Adwin)
     by_generation: dict[int, tuple[float, int]] = field(default_factory=dict)
+    classes: ClassQuality = field(default_factory=ClassQuality)
 
     def add(self, figure: Figure) -> str | None:
         """Take a figure up, no older than those before. Returns a sentence if answers have become worse by now."""
@@ -43,9 +46,10 @@ class Summary:
         self.by_generation[figure.generation] = (total + figure.precision, count + 1)
         for old in sorted(self.by_generation)[:-GENERATIONS]:
             del self.by_generation[old]
+        of_class = self.classes.add(figure)
         before = self.drift.mean
         if not self.drift.add(figure.precision):
-            return None
+            return of_class
         return f"answers became worse: precision@10 fell from {before:.2f} to {self.drift.mean:.2f}"
 
     def shown(self) -> dict[str, Any] | None:
@@ -76,6 +80,7 @@ class Summary:
     def to_json(self) -> str:
         by_generation = [[generation, *sums] for generation, sums in sorted(self.by_generation.items())]
         state = {"series": self.series.to_dict(), "drift": self.drift.to_dict(), "by_generation": by_generation}
+        state |= {"classes": self.classes.to_dict()}
         return json.dumps(state)
 
     @classmethod
@@ -86,7 +91,9 @@ class Summary:
         try:
             state = json.loads(text)
             sums = {int(g): (float(total), int(count)) for g, total, count in state["by_generation"]}
-            return cls(PrequentialSeries.from_dict(state["series"]), Adwin.from_dict(state["drift"]), sums)
+            # a summary of an earlier version knows no classes
+            classes = ClassQuality.from_dict(state["classes"]) if "classes" in state else ClassQuality()
+            return cls(PrequentialSeries.from_dict(state["series"]), Adwin.from_dict(state["drift"]), sums, classes)
         except (KeyError, TypeError, ValueError) as error:
             raise IntegrityError("the summary of live quality is damaged", why=str(error)) from error
 

@@ -23,6 +23,7 @@ from stream_hash.errors import FencedError, IndexMissingError, StreamHashError
 from stream_hash.queue import training_of
 from stream_hash.service.connections import Connections
 from stream_hash.service.handle import IndexHandle
+from stream_hash.service.newcomers import Newcomers
 from stream_hash.service.quality import fold
 from stream_hash.service.trainer import Cycle, Outcome, StoppedError, unfinished
 from stream_hash.storage.store import index_names
@@ -37,7 +38,10 @@ log = logging.getLogger("stream_hash.trainer")
 
 @dataclass(frozen=True)
 class Schedule:
-    """When to train without being asked: after so many seconds or so many new labels, whichever comes first."""
+    """When to train without being asked: after so many seconds or so many new labels, whichever comes first.
+
+    Sooner where labels of unknown classes come (newcomers.py).
+    """
 
     interval_seconds: float = 300.0
     labels: int = 1_000
@@ -59,6 +63,7 @@ class Trainers:
         self._schedule = schedule or Schedule()
         self._learner = learner
         self._throttle = throttle
+        self._newcomers = Newcomers()
         self._failed: dict[str, tuple[float, float]] = {}
 
     def look(self) -> None:
@@ -120,9 +125,10 @@ class Trainers:
     def _due(self, handle: IndexHandle) -> str | None:
         from stream_hash.service import training
 
-        return training.due(
+        ordinary = training.due(
             handle, interval=self._schedule.interval_seconds, labels=self._schedule.labels, now=now_seconds()
         )
+        return ordinary or self._newcomers.due(handle)
 
     def _obey(self, index: str, fields: dict[str, Any], request: str, *, trained: bool) -> Outcome:
         """Train as asked, as soon as nobody else is at it; only re-index what came of it if it was `trained`."""

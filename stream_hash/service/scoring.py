@@ -23,6 +23,7 @@ from stream_hash.service.handle import IndexHandle
 from stream_hash.service.ingest import item_faults
 from stream_hash.service.plan import Plan
 from stream_hash.service.search import Searcher
+from stream_hash.service.window import classes_of
 from stream_hash.settings import Label, parse_label
 from stream_hash.storage.codec import Batch
 from stream_hash.storage.ledger import Delivery
@@ -83,7 +84,7 @@ def _figures(handle: IndexHandle, batch: Batch, first: int, positions: list[int]
     for sequence, item_id, text, answer in zip(sequences, asked.ids, asked.labels, answers, strict=True):
         found = precision(parse_label(text), [result for result in answer.results if result.id != item_id][:K])
         if found is not None:
-            figures.append(Figure(sequence, answer.generation, round(found, 6)))
+            figures.append(Figure(sequence, answer.generation, round(found, 6), next(iter(classes_of(text)), "")))
     return figures
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Final
 
 from stream_hash.storage.connection import Client
@@ -31,11 +31,15 @@ log = logging.getLogger("stream_hash.quality")
 
 @dataclass(frozen=True)
 class Figure:
-    """What one item found. position : its sequence number. generation : which answered. precision : from 0 to 1."""
+    """What one item found. position : its sequence number. generation : which answered. precision : from 0 to 1.
+
+    label : the item's class as JSON text, of several the first; empty where it is not known.
+    """
 
     position: int
     generation: int
     precision: float
+    label: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ class LiveQuality:
         """Keep figures of a batch's items; how many are new. None is, when the batch was begun twice or has failed."""
         arguments: list[str | int] = [batch_id, FIGURES_KEPT]
         for figure in figures:
-            arguments += [figure.position, json.dumps([figure.position, figure.generation, figure.precision])]
+            arguments += [figure.position, json.dumps(astuple(figure))]
         return int(self._scripts("quality_add", [self._keys.pending], arguments))
 
     def read(self, *, below: int | None = None) -> Stored:
@@ -87,9 +91,9 @@ class LiveQuality:
 
 def _decode(text: bytes) -> Figure | None:
     try:
-        position, generation, precision = json.loads(text)
+        position, generation, precision, *label = json.loads(text)  # those of earlier versions have no label
         if 0 <= float(precision) <= 1:
-            return Figure(int(position), int(generation), float(precision))
+            return Figure(int(position), int(generation), float(precision), *map(str, label))
     except (TypeError, ValueError):
         pass
     log.warning("%r is no figure of live quality, and is left out", text[:80])

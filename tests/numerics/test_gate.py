@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 
 from stream_hash.errors import UsageError
 from stream_hash.numerics.codes import unpack_bits
-from stream_hash.numerics.gate import Verdict, judge
+from stream_hash.numerics.gate import Verdict, _groups, judge
 from stream_hash.numerics.grh import GRH
 from stream_hash.numerics.learned import learned_model
 from stream_hash.numerics.model import Model, lsh_model
@@ -116,6 +116,88 @@ def test_random_labels_never_go_live(seed: int) -> None:
         true = digits()[1][order]
         assert not ask(trained(x[:800], true[:800]), challenger, x[800:], true[800:]).accepted
         assert not ask(random_model(seed), challenger, x[800:], true[800:]).accepted
+
+
+def one_class(newcomers: np.ndarray) -> np.ndarray:
+    return np.where(newcomers, 0, -1)
+
+
+def newcomer_verdict(seed: int, *, known: bool) -> Verdict:
+    """Of a challenger that learned a class that the live model has not; or a tenth of all items called a class."""
+    x, y = digits()
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(x))
+    x, y = x[order], y[order].copy()
+    late = int(rng.integers(10)) if known else 10
+    if not known:
+        y[rng.random(len(y)) < 0.1] = late
+    held_out = np.flatnonzero((y[900:] != late) | (rng.random(len(y) - 900) < 0.5)) + 900
+    early = np.flatnonzero(y[:900] != late)
+    live, challenger = trained(x[early], y[early], seed), trained(x[:900], y[:900], seed)
+    return ask(live, challenger, x[held_out], y[held_out], newcomers=one_class(y[held_out] == late))
+
+
+def test_a_new_class_may_pass_by_its_own_queries() -> None:
+    verdicts = [newcomer_verdict(seed, known=True) for seed in range(8)]
+    passed = [one for one in verdicts if one.accepted]
+    assert len(passed) >= 4
+    for one in verdicts:
+        assert one.newcomers_bound <= one.newcomers_difference
+        alone = one.newcomers_bound > 0.01 and one.difference > -0.01
+        assert one.accepted == (one.lower_bound > 0.01 or alone)
+
+
+def test_a_new_class_given_at_random_seldom_passes() -> None:
+    assert sum(newcomer_verdict(seed, known=False).accepted for seed in range(10)) <= 1
+
+
+def test_each_new_class_is_asked_about_alone_and_those_of_few_queries_together() -> None:
+    new = np.repeat([-1, 0, 1, 2, 3], [100, 20, 15, 8, 9])
+    assert [np.unique(new[one]).tolist() for one in _groups(new)] == [[0], [1], [2, 3]]
+    assert _groups(np.repeat([-1, 0, 1], [100, 7, 7])) == []
+    assert _groups(np.zeros(100, dtype=np.intp)) == [], "if all are new, the mean over all shows it"
+
+
+def test_a_new_class_passes_beside_another_that_gains_nothing() -> None:
+    x, y = digits()
+    early = np.flatnonzero(y[:800] != 8)
+    live, challenger = trained(x[early], y[early]), trained(x[:800], y[:800])
+    apart, joint = (
+        ask(live, challenger, x[800:], y[800:], 15, newcomers=np.select([y[800:] == 8, y[800:] < 6], numbers, -1))
+        for numbers in ([0, 1], [0, 0])
+    )
+    assert apart.newcomers == joint.newcomers
+    assert apart.newcomers_bound > joint.newcomers_bound
+
+
+def test_what_newcomers_lose_by_passes_neither_way() -> None:
+    x, y = digits()
+    ours = y[800:] < 2
+
+    def verdict_on(newcomers: np.ndarray | None) -> Verdict:
+        """Of a challenger that learned two classes at random against a live model that learned the others so."""
+        at_random = np.random.default_rng(0).integers(2, 10, size=800)
+        live = trained(x[:800], np.where(y[:800] < 2, y[:800], at_random))
+        challenger = trained(x[:800], np.where(y[:800] < 2, at_random, y[:800]))
+        return ask(live, challenger, x[800:], y[800:], budget=15, newcomers=newcomers)
+
+    assert verdict_on(None).accepted
+    verdict = verdict_on(one_class(ours))
+    assert verdict.lower_bound > 0.01
+    assert verdict.newcomers_difference < 0
+    assert not verdict.accepted
+    assert "less well" in verdict.reason
+
+
+def test_few_newcomers_are_not_asked_about_alone() -> None:
+    x, y = digits()
+    live, challenger = random_model(), trained(x[:800], y[:800])
+    for count in (0, 14, 997):
+        verdict = ask(live, challenger, x[800:], y[800:], newcomers=one_class(np.arange(997) < count))
+        assert verdict.newcomers == count
+        assert np.isnan(verdict.newcomers_bound)
+    verdict = ask(live, challenger, x[800:], y[800:], newcomers=one_class(np.arange(997) < 15))
+    assert not np.isnan(verdict.newcomers_bound)
 
 
 def test_items_of_several_classes_and_of_none_can_be_held_out() -> None:

@@ -15,11 +15,12 @@ from training_support import digits, lead, name, opened
 
 from stream_hash import jobs
 from stream_hash.client import Index
-from stream_hash.errors import StreamHashError
+from stream_hash.errors import IntegrityError, StreamHashError
 from stream_hash.numerics.prequential import FIRST_LENGTH, MOST_POINTS
 from stream_hash.service import scoring
 from stream_hash.service.allowance import Allowance
 from stream_hash.service.answer import Result
+from stream_hash.service.class_quality import CLASSES, ClassQuality
 from stream_hash.service.connections import Connections
 from stream_hash.service.context import Context
 from stream_hash.service.handle import IndexHandle
@@ -369,7 +370,7 @@ def test_a_drop_asks_for_training_and_a_training_grants_it(client: Client, all_s
     arrive(handle, scorer, x[700:1000], ((y[700:1000] + 1) % 10).tolist(), 50, first=700)
     sweep(handle, lambda *_: True, lambda *_: None)
     why = due(handle, interval=1e12, labels=10**6, now=0)
-    assert "answers became worse: precision@10 fell from" in str(why)
+    assert "became worse" in str(why)
     run = train(handle, lead(handle), TrainingPlan("ridge", least=10**6), reason=str(why))
     assert (run.decision, run.asked) == ("skipped", why)
     assert due(handle, interval=1e12, labels=10**6, now=0) is None, "it is granted"
@@ -386,6 +387,64 @@ def test_a_worse_model_asks_for_training(client: Client) -> None:
     assert handle.trainer.asked() is not None
     by_generation = [current(handle).of_generation(generation) for generation in (3, 4, 5)]
     assert [round(found["precision"], 1) if found else None for found in by_generation] == [0.6, 0.5, None]
+
+
+def of_class(handle: IndexHandle, label: str, mean: float, count: int, rng: np.random.Generator) -> None:
+    """Figures of items of one class, among as many of another that stays as it is."""
+    precisions = np.stack([rng.binomial(10, mean, count), rng.binomial(10, 0.6, count)], axis=1).ravel() / 10
+    first = handle.ledger.last_sequence() + 1
+    vectors = np.ones((2 * count, 64), dtype=np.float32)
+    ids = [name(at) for at in range(2 * count)]
+    handle.ledger.accept(f"c{first}", Batch("upsert", ids, vectors), lease_until=0)
+    handle.ledger.begin(f"c{first}", lease_until=0)
+    labels = [label, "other"] * count
+    found = [Figure(first + at, 1, figure, labels[at]) for at, figure in enumerate(precisions.tolist())]
+    handle.quality.add(f"c{first}", found)
+    handle.ledger.finish(f"c{first}")
+    fold(handle, handle.ledger.horizon())
+
+
+def test_a_class_that_drops_alone_asks_for_training_and_is_dated(client: Client) -> None:
+    handle, rng = opened(client), np.random.default_rng(1)
+    of_class(handle, "3", 0.8, 100, rng)
+    assert (handle.trainer.asked(), current(handle).classes.changed) == (None, {})
+    of_class(handle, "3", 0.5, 30, rng)
+    asked = handle.trainer.asked()
+    assert asked is not None
+    assert "class 3 became worse" in asked[1]
+    ((changed, since),) = current(handle).classes.changed.items()
+    assert changed == "3"
+    assert 180 <= since <= 215
+    state = current(handle)
+    assert Summary.from_json(state.to_json().encode()).to_json() == state.to_json()
+
+
+def test_classes_that_are_watched_are_bounded() -> None:
+    quality = ClassQuality()
+    for at in range(40 * CLASSES):
+        quality.add(Figure(at, 1, 0.5, str(at % (2 * CLASSES))))
+    assert len(quality.to_dict()["detectors"]) == CLASSES
+    quality.add(Figure(10**6, 1, 0.5, "x" * 1_000))
+    assert len(json.dumps(quality.to_dict())) < 20_000
+    with pytest.raises(IntegrityError):
+        ClassQuality.from_dict({"changed": {"a": "b"}, "detectors": {}})
+
+
+def test_summaries_and_figures_of_earlier_versions_are_read(client: Client) -> None:
+    handle = opened(client)
+    state = json.loads(Summary().to_json())
+    del state["classes"]
+    assert Summary.from_json(json.dumps(state).encode()).to_json() == Summary().to_json()
+    client.zadd(handle.store.keys.figures, {"[1, 2, 0.5]": 1})
+    assert handle.quality.read().figures == [Figure(1, 2, 0.5)]
+
+
+def test_figures_know_their_class(client: Client, all_scored: None) -> None:
+    x, _ = digits()
+    handle, scorer = opened(client), warm(Scorer())
+    arrive(handle, scorer, x[:20], ["a", 3, [5, "b"], "3"] * 5, 10)
+    found = {figure.position: figure.label for figure in handle.quality.read().figures}
+    assert [found[position] for position in (13, 14, 15, 16)] == ['"a"', "3", "5", '"3"'], "of several the first"
 
 
 def test_trainers_take_figures_up_as_they_look(client: Client) -> None:

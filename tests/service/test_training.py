@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,14 +17,17 @@ from training_support import digits, go_live, lead, name, opened, precision, sto
 
 from stream_hash.client import Index
 from stream_hash.errors import FencedError, ModelMissingError, UsageError
+from stream_hash.numerics.gate import Verdict
 from stream_hash.numerics.grh import GRH
 from stream_hash.service import candidates, training, window
 from stream_hash.service.connections import Connections
 from stream_hash.service.handle import IndexHandle
 from stream_hash.service.items import label_items
 from stream_hash.service.learner_state import LearnerState
+from stream_hash.service.newcomers import WISH_RUNS, Newcomers, barely_known
+from stream_hash.service.quality import current
 from stream_hash.service.training import TrainingPlan, TrainingRun, due, rollback, runs, train
-from stream_hash.service.window import is_held_out
+from stream_hash.service.window import Examples, is_held_out
 from stream_hash.settings import Metric
 from stream_hash.storage.codec import Batch
 from stream_hash.storage.connection import Client
@@ -45,6 +49,12 @@ def small_and_alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def learned(count: int, first: int = 0) -> int:
     """How many of the items are not held out."""
     return sum(not is_held_out(name(position)) for position in range(first, first + count))
+
+
+def taught(labels: np.ndarray) -> int:
+    """How often the items that are not held out are learned from afresh, by a plain count of repetitions."""
+    counts = np.unique([c for i, c in enumerate(labels) if not is_held_out(name(i))], return_counts=True)[1].tolist()
+    return sum(count * max(1, round(sum(counts) / len(counts) / count)) for count in counts)
 
 
 def stored(handle: IndexHandle) -> tuple[int, int]:
@@ -279,7 +289,7 @@ def test_a_learner_that_cannot_be_read_is_begun_afresh(client: Client, spoil: An
     run = train(handle, token, RIDGE, reason="test")
     assert run.figures["candidate"] == "fresh"
     assert why in run.reason
-    assert stored(handle) == (500, learned(500))
+    assert stored(handle) == (500, taught(y[:500]))
 
 
 def test_another_learner_begins_afresh(client: Client) -> None:
@@ -291,7 +301,7 @@ def test_another_learner_begins_afresh(client: Client) -> None:
     run = train(handle, token, TrainingPlan("pa"), reason="test")
     assert run.figures["candidate"] == "fresh"
     assert "of kind 'ridge'" in run.reason
-    assert stored(handle) == (500, learned(500))
+    assert stored(handle) == (500, taught(y[:500]))
 
 
 def test_the_learner_of_an_index_that_is_gone_is_not_continued(real_client: redis.Redis) -> None:
@@ -328,23 +338,145 @@ def test_a_class_that_comes_later_is_learned(client: Client, learner: str) -> No
     assert precision(client, x[late[:100]], y[late[:100]], 30) > before
 
 
-def test_a_class_that_changes_its_look_is_learned_again(client: Client) -> None:
+def test_looks_that_change_are_learned_again(client: Client) -> None:
+    """All classes turn upside down, so that none had to be chosen; the gate decides as it does everywhere."""
     x, y = digits()
     handle = opened(client)
     token = lead(handle)
-    plan = TrainingPlan(margin=0.0)  # it is one class of ten, and the held-out items are few
-    store(handle, x[:1000], y[:1000])
-    go_live(handle, token, train(handle, token, plan, reason="test").generation)
-    changed, labels = x[1000:].copy(), y[1000:]
-    threes = labels == 3
-    changed[threes] = changed[threes].reshape(-1, 8, 8)[:, ::-1].reshape(-1, 64)  # upside down
-    store(handle, changed, labels, first=1000)
-    before = precision(client, changed[threes], labels[threes], 20)
-    run = train(handle, token, plan, reason="test")
+    store(handle, x[:700], y[:700])
+    go_live(handle, token, train(handle, token, TrainingPlan(), reason="test").generation)
+    changed, labels = x[700:].reshape(-1, 8, 8)[:, ::-1].reshape(-1, 64), y[700:]
+    store(handle, changed, labels, first=700)
+    before = precision(client, changed[:300], labels[:300], 20)
+    run = train(handle, token, TrainingPlan(), reason="test")
     assert run.decision == "live", run.reason
     go_live(handle, token, run.generation)
-    assert precision(client, changed[threes], labels[threes], 20) > before + 0.05
+    assert precision(client, changed[:300], labels[:300], 20) > before + 0.02
     assert {"candidate", "other_precision"} <= set(run.figures)
+
+
+def test_items_of_unknown_classes_are_newcomers_to_the_gate(client: Client) -> None:
+    x, y = digits()
+    handle = opened(client)
+    token = lead(handle)
+    early, late = np.flatnonzero(y < 9), np.flatnonzero(y == 9)
+    store(handle, x[early], y[early])
+    run = train(handle, token, RIDGE, reason="test")
+    assert (run.figures["newcomers"], run.figures["newcomers_bound"]) == (0, None), "the first model knows none at all"
+    go_live(handle, token, run.generation)
+    store(handle, x[late], y[late], first=len(early))
+    run = train(handle, token, RIDGE, reason="test")
+    held_out = len(late) - learned(len(late), len(early))
+    assert run.figures["newcomers"] == held_out > 15
+    assert run.figures["newcomers_difference"] >= run.figures["newcomers_bound"]
+    assert "queries are of new classes" in run.reason
+
+
+def test_new_labels_of_unknown_classes_are_a_reason_to_train(client: Client) -> None:
+    x, y = digits()
+    handle, newcomers = opened(client), Newcomers()
+    token = lead(handle)
+    early, late = np.flatnonzero(y < 7), np.flatnonzero(y >= 7)
+    store(handle, x[early], y[early])
+    assert newcomers.due(handle) is None, "nothing was ever trained"
+    go_live(handle, token, train(handle, token, RIDGE, reason="test").generation)
+    handle.reload_states()
+    store(handle, x[early[:100]], y[early[:100]], first=5_000)
+    assert newcomers.due(handle) is None, "these classes are known"
+    store(handle, x[late[:70]], y[late[:70]], first=6_000)
+    assert newcomers.due(handle) is None, "some tens are too few"
+    store(handle, x[late[70:90]], y[late[70:90]], first=6_070)
+    why = newcomers.due(handle)
+    assert why == "90 new labels are of classes that the model barely knows"
+    assert newcomers.due(handle) == why, "it is asked again under the lease"
+    train(handle, token, TrainingPlan("ridge", least=10**6), reason=why)
+    assert newcomers.due(handle) is None, "it is granted"
+    store(handle, x[late[90:110]], y[late[90:110]], first=6_090)
+    assert newcomers.due(handle) is None, "a refused run is not tried again for a few"
+    store(handle, x[late[110:130]], y[late[110:130]], first=6_110)
+    assert newcomers.due(handle) is not None
+    train(handle, token, TrainingPlan("ridge", least=10**6), reason="test")
+    store(handle, x[late[130:260]], y[late[130:260]], first=6_130)
+    train(handle, token, TrainingPlan("ridge", least=10**6), reason="test")
+    store(handle, x[late[260:290]], y[late[260:290]], first=6_260)
+    assert newcomers.due(handle) is None, "the more there were in vain, the more must come"
+
+
+def test_a_class_is_barely_known_while_a_third_of_its_labels_are_newer_than_the_model() -> None:
+    labels = [["old"]] * 100 + [["new"]] * 50 + [["old"]] * 40 + [["new"]] * 24
+    sequences = list(range(1, len(labels) + 1))
+    assert barely_known(labels, sequences, 0, {}).classes == set(), "the first model knows nothing, and is replaced"
+    assert barely_known(labels, sequences, 100, {}).classes == {"new"}
+    assert barely_known(labels, sequences, 150, {}).classes == set()
+    assert barely_known([*labels, ["new"]], [*sequences, 500], 150, {}).classes == {"new"}, "75 of which 25 are new"
+
+
+def test_of_a_class_that_changed_its_look_only_labels_since_then_count() -> None:
+    labels, sequences = [["a"], ["b"]] * 150, list(range(1, 301))
+    assert barely_known(labels, sequences, 260, {}).classes == set()
+    known = barely_known(labels, sequences, 260, {"a": 241})
+    assert known.classes == {"a"}
+    assert known.holds(["a"], 241)
+    assert not known.holds(["a"], 239), "an item of the old look"
+    assert not known.holds(["b"], 299)
+    assert not known.holds(["a", "b"], 299), "one of its classes is well known"
+    assert not known.holds([], 299)
+
+
+def test_a_class_that_has_changed_its_look_is_a_reason_to_train_and_judged_alone(client: Client) -> None:
+    x, y = digits()
+    handle, newcomers = opened(client), Newcomers()
+    token = lead(handle)
+    store(handle, x[:900], y[:900])
+    go_live(handle, token, train(handle, token, RIDGE, reason="test").generation)
+    handle.reload_states()
+    store(handle, x[900:930], [3] * 30, first=900)
+    assert newcomers.due(handle) is None, "a class that is known"
+    summary = current(handle)
+    summary.classes.changed["3"] = 911
+    handle.quality.fold(handle.quality.read().folded, 901, summary.to_json())
+    store(handle, x[930:1030], [3] * 100, first=930)
+    assert "120 new labels" in str(newcomers.due(handle)), "those since the change"
+    run = train(handle, token, RIDGE, reason="test")
+    assert run.figures["newcomers"] == 120 - learned(120, 910), "its held-out items since then"
+    assert "queries are of new classes" in run.reason
+
+
+def test_rare_classes_and_a_new_look_are_learned_several_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = [["a"]] * 100 + [["b"]] * 10 + [["c"]] * 100
+    window = Examples(np.arange(210, dtype=np.float32)[:, None], labels, np.arange(1, 211))
+
+    def times(changed: dict[str, int]) -> list[int]:
+        return np.bincount(candidates._evened(window, changed).vectors[:, 0].astype(int)).tolist()
+
+    assert times({}) == [1] * 100 + [7] * 10 + [1] * 100
+    assert times({"c": 201}) == [1] * 100 + [5] * 10 + [1] * 90 + [5] * 10, "four looks of 52 items on the average"
+    monkeypatch.setattr(candidates, "REPEATS", 3)
+    assert max(times({})) == 3
+
+
+def test_of_two_candidates_the_one_that_newcomers_gain_by_is_taken() -> None:
+    verdict = Verdict(True, "", 0.5, 0.52, 0.02, 0.011, 500, 15)
+    with_newcomers = replace(verdict, difference=0.01, newcomers=30, newcomers_difference=0.1, newcomers_bound=0.05)
+    refused = replace(with_newcomers, accepted=False)
+    assert max((refused, verdict, with_newcomers), key=training._merit) is with_newcomers
+
+
+def test_a_wish_that_nothing_went_live_for_is_tried_again_some_times(client: Client) -> None:
+    x, _ = digits()
+    handle, newcomers = opened(client), Newcomers()
+    token = lead(handle)
+    rng = np.random.default_rng(0)
+    store(handle, x[:600], rng.integers(10, size=600))
+    assert newcomers.due(handle) is None
+    handle.trainer.ask("drift", now=1)
+    tried = 0
+    while tried == 0 or newcomers.due(handle) is not None:
+        assert train(handle, token, RIDGE, reason="test").decision == "refused"
+        tried += 1
+        assert newcomers.due(handle) is None, "nothing is new"
+        store(handle, x[:60], rng.integers(10, size=60))
+    assert tried == WISH_RUNS + 1
 
 
 def test_labels_of_every_kind_are_classes_of_their_own(client: Client) -> None:
