@@ -29,7 +29,8 @@ class Answer:
     None for a budget or an exact search. widened : whether it had to grow to find k results. probes : buckets
     looked up. candidates : different items found in them. reranked : of these, scored exactly. seconds : in
     all, and of queries that were answered together each one's share; stages : of these, by stage. codes : the
-    query's code in each table. buckets : that are not empty, in all tables.
+    query's code in each table. buckets : that are not empty, in all tables. matched : of the candidates, those that
+    match the filter; None without one. scanned : records read to find all that match, 0 if that was not needed.
     """
 
     results: list[Result] = field(default_factory=list)
@@ -43,6 +44,8 @@ class Answer:
     stages: dict[str, float] = field(default_factory=dict)
     codes: list[int] = field(default_factory=list)
     buckets: int = 0
+    matched: int | None = None
+    scanned: int = 0
 
 
 class Stages(dict[str, float]):
