@@ -12,22 +12,23 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stream_hash.numerics.ranking import NearestK
 from stream_hash.service.answer import Answer, ChangedError, Result, Stages
 from stream_hash.service.filters import Filter
-from stream_hash.service.finding import Found, find
+from stream_hash.service.finding import find
 from stream_hash.service.gathering import Candidates
 from stream_hash.service.handle import IndexHandle
-from stream_hash.service.matching import Matches
+from stream_hash.service.matching import Matches, Wanted
 from stream_hash.service.plan import Plan
-from stream_hash.service.ranking import Ranker
-from stream_hash.settings import parse_label, parse_metadata
+from stream_hash.service.probing import Prober
+from stream_hash.service.ranking import FETCH_BYTES, Ranker, result_of
 
 RECORDS_A_CANDIDATE: Final = 8
 """Gathering a candidate and reading its record takes as long as scanning so many records,"""
@@ -104,7 +105,6 @@ class _Attempt:
         self._filter, self._matches, self._stages = wanted, Matches(handle, wanted), Stages()
         self._target = k if plan.radius is not None else max(k, plan.budget_for(k))
         self._answers: dict[int, Answer] = {}
-        self._ranked: dict[int, list[tuple[str, float]]] = {}
 
     def answers(self) -> list[Answer]:
         rows, plan = list(range(len(self._queries))), self._first()
@@ -122,7 +122,9 @@ class _Attempt:
                     waiting.append((following, [query]))
         if to_scan:
             self._scan(to_scan)
-        return [self._finished(query) for query in rows]
+        for answer in self._answers.values():
+            answer.stages = {stage: seconds / len(rows) for stage, seconds in self._stages.items()}
+        return [self._answers[query] for query in rows]
 
     def _first(self) -> Plan | None:
         """The plan to begin with; None for a scan."""
@@ -150,17 +152,29 @@ class _Attempt:
             if self._is_enough(answer.matched, found.candidates[at]):
                 done.append(at)
             else:
-                following.append((query, self._next(found, at, Seen.of(answer.matched, asked[at], items), plan)))
-        ranker = Ranker(self._handle, found.partitions, found.encoded_of(done), self._stages, self._matches.values)
-        self._rank(ranker, [rows[at] for at in done], [matching[at] for at in done], self._plan.fetch_for(self._k))
+                seen = Seen.of(answer.matched, asked[at], items)
+                following.append((query, self._next(found.prober, at, asked[at], seen)))
+        if done:
+            answers = [found.answers[at] for at in done]
+            ranker = Ranker(self._handle, found.partitions, found.encoded_of(done), self._stages, self._matches.values)
+            ranked = ranker.rank(
+                self._queries[[rows[at] for at in done]],
+                self._k,
+                self._plan.fetch_for(self._k),
+                [matching[at] for at in done],
+                answers,
+            )
+            for answer, nearest in zip(answers, ranked, strict=True):
+                answer.results = self._results(nearest, self._matches)
         for answer, own in zip(found.answers, found.candidates, strict=True):
             answer.candidates = own.count
         return following
 
-    @staticmethod
-    def _asked(plan: Plan, own: Candidates) -> int:
+    def _asked(self, plan: Plan, own: Candidates) -> int:
         """How many candidates were asked for, if that is more: several tables find some of them twice."""
-        return own.count if plan.budget is None or own.count >= own.items else max(own.count, plan.budget)
+        return (
+            own.count if plan.radius is not None or own.count >= own.items else max(own.count, plan.budget_for(self._k))
+        )
 
     def _is_enough(self, matched: int, own: Candidates) -> bool:
         if not self._plan.widen or own.count >= own.items:
@@ -168,13 +182,12 @@ class _Attempt:
         least = self._k if self._plan.radius is not None else max(self._k, int(ENOUGH * self._target))
         return matched >= least
 
-    def _next(self, found: Found, at: int, seen: Seen, before: Plan) -> Plan | None:
-        """What to gather for a query that has too few; None when a scan is cheaper."""
-        prober = found.prober
-        least = 2 * max(found.candidates[at].count, before.budget_for(self._k) if prober.radius is None else 0)
-        count = max(least, min(seen.needed(self._target), MOST_GROWTH * least))
-        if seen.scans(max(least, seen.needed(self._target))) or prober.radius == prober.bits:
+    def _next(self, prober: Prober, at: int, asked: int, seen: Seen) -> Plan | None:
+        """What to gather for a query that asked for too few; None when a scan is cheaper. at : the query's row."""
+        needed, least = seen.needed(self._target), max(self._target, 2 * asked)
+        if seen.scans(max(least, needed)) or prober.radius == prober.bits:
             return None
+        count = max(least, min(needed, MOST_GROWTH * asked))
         if prober.radius is None:
             # queries of a batch go on together when their budgets are equal
             return replace(self._plan, budget=count if len(self._queries) == 1 else 1 << (count - 1).bit_length())
@@ -186,35 +199,33 @@ class _Attempt:
             self._handle.reopen()
             raise ChangedError
         self._handle.reload_states()
-        with self._stages.timed("scan"):
-            matching, scanned = self._matches.scan()
-        self._memory.learn(self._filter, Seen.of(matching.count, scanned, scanned))
-        for query in rows:
+        matches, matched = Matches(self._handle, self._filter), 0
+        nearest = [NearestK(self._queries[query], self._k, self._handle.settings.metric) for query in rows]
+        pieces = matches.scan(max(1, FETCH_BYTES // (4 * self._handle.settings.dimension)))
+        while (piece := self._timed_next(pieces)) is not None:
+            with self._stages.timed("fetch"):
+                found = matches.values(piece)
+            with self._stages.timed("rank"):
+                for values in found:
+                    matched += len(values.ids)
+                    for one in nearest:
+                        one.offer(values.ids, values.vectors)
+                matches.keep({item_id for one in nearest for item_id, _ in one.ranked()})
+        self._memory.learn(self._filter, Seen.of(matched, matches.scanned, matches.scanned))
+        for query, one in zip(rows, nearest, strict=True):
             answer = self._answers.setdefault(query, Answer())
             answer.generation = max(state.live for state in self._handle.states)
-            answer.matched, answer.scanned = matching.count, scanned
+            answer.candidates = answer.scanned = matches.scanned
+            answer.matched = answer.reranked = matched
             if self._plan.radius is not None:  # all there are: as if it had reached every code
                 answer.radius, answer.widened = self._handle.settings.bits, True
-        partitions = [(partition, 0) for partition in range(self._handle.settings.partitions)]
-        ranker = Ranker(self._handle, partitions, {}, self._stages, self._matches.values)
-        self._rank(ranker, rows, [matching] * len(rows), None)
-        for query in rows:
-            self._answers[query].candidates = scanned
+            answer.results = self._results(one.ranked(), matches)
 
-    def _rank(self, ranker: Ranker, rows: Sequence[int], found: Sequence[Candidates], fetch: int | None) -> None:
-        if rows:
-            own = [self._answers[query] for query in rows]
-            ranked = ranker.rank(self._queries[list(rows)], self._k, fetch, found, own)
-            self._ranked.update(zip(rows, ranked, strict=True))
+    def _timed_next(self, pieces: Iterator[Wanted]) -> Wanted | None:
+        with self._stages.timed("scan"):
+            return next(pieces, None)
 
-    def _finished(self, query: int) -> Answer:
-        answer = self._answers[query]
-        answer.results = [self._result(item_id, score) for item_id, score in self._ranked[query]]
-        answer.stages = {stage: seconds / len(self._queries) for stage, seconds in self._stages.items()}
-        return answer
-
-    def _result(self, item_id: str, score: float) -> Result:
+    def _results(self, ranked: Sequence[tuple[str, float]], matches: Matches) -> list[Result]:
         if not self._plan.records:
-            return Result(item_id, score, None, None)
-        record = self._matches.records[item_id]
-        return Result(item_id, score, parse_label(record.label), parse_metadata(record.metadata))
+            return [Result(item_id, score, None, None) for item_id, score in ranked]
+        return [result_of(item_id, score, matches.records[item_id]) for item_id, score in ranked]

@@ -18,9 +18,9 @@ from __future__ import annotations
 import json
 import re
 import reprlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Final
 
 from stream_hash.errors import InvalidItemError, UsageError
@@ -75,8 +75,8 @@ class Filter:
             if not equals or not key:
                 why = "it has no =" if not equals else "no key stands before the ="
                 raise _refused("metadata", text, why, "write it as KEY=VALUE")
-            conditions.append(Condition(key, _readings(value, lambda one, key=key: _metadata(key, one))))  # type: ignore[misc]
-        conditions += [Condition(None, _readings(text, _label, lambda one: type(one) is int)) for text in labels]
+            conditions.append(Condition(key, _readings(value, partial(_metadata, key))))
+        conditions += [Condition(None, _readings(text, _label)) for text in labels]
         return cls._bounded(conditions)
 
     @classmethod
@@ -201,13 +201,11 @@ def _label(value: object) -> str | int:
     return known
 
 
-def _readings(text: str, checked: Any, allowed: Any = lambda _: True) -> tuple[Any, ...]:
-    """What a text may mean (rule 4): itself, and the JSON value that it is, if that may be stored."""
+def _readings(text: str, checked: Callable[[Any], Any]) -> tuple[Any, ...]:
+    """What a text may mean (rule 4): itself, and the JSON value that it is, if an item can have that."""
     found = [checked(text)]
     try:
-        value = json.loads(text)
-        if allowed(value):
-            found.append(checked(value))
+        found.append(checked(json.loads(text)))
     except (ValueError, RecursionError, UsageError):
         pass  # then it means nothing but itself
     return tuple(found)

@@ -11,7 +11,7 @@ Rules
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -35,7 +35,7 @@ Wanted = Sequence[tuple[int, NDArray[np.int64]]]
 class Matches:
     """What one attempt knows of the items of an index.
 
-    records : by id, those of the values that were handed out.
+    records : by id, those of the values that were handed out. scanned : records that were met by scanning.
     """
 
     def __init__(self, handle: IndexHandle, wanted: Filter) -> None:
@@ -43,6 +43,7 @@ class Matches:
         self._items: list[dict[int, tuple[str, Record]]] = [{} for _ in range(handle.settings.partitions)]
         self._seen = [np.empty(0, dtype=np.int64)] * handle.settings.partitions
         self.records: dict[str, Record] = {}
+        self.scanned = 0
 
     def among(self, partitions: Sequence[int], found: Sequence[Candidates]) -> list[Candidates]:
         """Those of each query's candidates that match; their records are read unless they were before."""
@@ -57,15 +58,28 @@ class Matches:
             Candidates([_among(*pair) for pair in zip(own.members, matching, strict=True)], own.items) for own in found
         ]
 
-    def scan(self) -> tuple[Candidates, int]:
-        """All items that match, and how many records were read. Members are numbers without signatures."""
-        scanned = 0
-        for partition, items in enumerate(self._items):
+    def scan(self, most: int) -> Iterator[Wanted]:
+        """All items of the index that match, in pieces of `most`, or as many more as one reply has records.
+
+        Between two pieces `keep` is called. An item is in two pieces, perhaps, when
+        the server makes room for more records meanwhile.
+        """
+        for partition in range(len(self._items)):
+            for texts in self._handle.reader.scan_record_texts(partition):
+                self.scanned += len(texts)
+                self._take(partition, texts.items())
+                if sum(map(len, self._items)) >= most:
+                    yield self._all()
+        yield self._all()
+
+    def keep(self, ids: set[str]) -> None:
+        """Forget what a scan has met, but the records of these."""
+        for items in self._items:
             items.clear()
-            for piece in self._handle.reader.scan_record_texts(partition):
-                scanned += len(piece)
-                self._take(partition, piece.items())
-        return Candidates([self._numbers(partition) for partition in range(len(self._items))], scanned), scanned
+        self.records = {item_id: record for item_id, record in self.records.items() if item_id in ids}
+
+    def _all(self) -> Wanted:
+        return [(partition, self._numbers(partition)) for partition, items in enumerate(self._items) if items]
 
     def values(self, wanted: Wanted, repairs: int = REPAIRS) -> list[Values]:
         """The values of matching items, as Reader.values; items that do not match any more are left out.

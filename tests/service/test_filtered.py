@@ -25,6 +25,7 @@ from stream_hash.service.handle import IndexHandle
 from stream_hash.service.ingest import apply_batch
 from stream_hash.service.matching import Matches
 from stream_hash.settings import IndexSettings
+from stream_hash.storage import reads as reads_module
 from stream_hash.storage.codec import Batch, Values
 from stream_hash.storage.connection import Client
 from stream_hash.storage.reads import Reader
@@ -230,6 +231,28 @@ def test_a_filtered_query_takes_three_round_trips(counted_client: redis.Redis) -
     assert CountingConnection.sent <= 3 + 2 + 3, "gather and records, the settings and states, a scan a partition"
 
 
+def test_a_scan_goes_piece_by_piece_and_keeps_only_what_is_ranked(
+    client: Client, partitions: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(filtered_module, "FETCH_BYTES", 4 * 12 * 33)
+    monkeypatch.setattr(reads_module, "SCAN_RECORDS", 10)
+    matching = (np.random.default_rng(1).random(900) < 0.5).tolist()
+    index = filled(client, IndexSettings(12, bits=8, partitions=partitions), matching)
+    queries, kept = vectors(3, 12, seed=3), []
+    keep = Matches.keep
+
+    def noting(self: Matches, ids: set[str]) -> None:
+        keep(self, ids)
+        kept.append(len(self.records))
+
+    monkeypatch.setattr(Matches, "keep", noting)
+    for query, answer in zip(queries, index.query(queries, k=5, **SCANNED), strict=True):
+        assert [result.id for result in answer.results] == truth(index, query, matching, 5)
+        assert all(result.label == ["hit", 7] for result in answer.results)
+    assert len(kept) > 3
+    assert max(kept) <= 15
+
+
 class Meddling(Reader):
     """Changes an item right before values are read, once: after its record was."""
 
@@ -357,6 +380,19 @@ def test_a_search_that_never_scans_is_caught(real_client: redis.Redis, monkeypat
     monkeypatch.setattr(filtered_module._Attempt, "_is_enough", lambda *_: True)
     index = filled(real_client, IndexSettings(12, bits=8), [row % 100 == 7 for row in range(1_000)])
     assert len(found(index, vectors(1, 12, seed=3), k=10, budget=30, **RED)) < 10
+
+
+def test_what_the_servers_json_escapes_is_found(client: Client) -> None:
+    """By a look-up and by a scan: what is sought in a record's bytes must be what the write script left there."""
+    texts = ["a/b", 'a"b', "a\\b", "\x7f", "\n", "é", "漢字", "\u2028", "plain text", "7"]
+    index = filled(client, IndexSettings(12, bits=8), [False] * 40)
+    label = [json.dumps(text, ensure_ascii=False) for text in texts]
+    metadata = [json.dumps({text: {text: [text]}, "t": text}, ensure_ascii=False) for text in texts]
+    write(client, "texts", [f"t{row}" for row in range(len(texts))], vectors(len(texts), 12, 5), label, metadata)
+    for row, text in enumerate(texts):
+        for asked in ({"label": text}, {"where": {"t": text}}, {"where": {text: {text: [text]}}}):
+            for plan in ({"exact": True}, {"radius": 8}):
+                assert found(index, vectors(1, 12), **plan, **asked) == [f"t{row}"]
 
 
 def test_an_empty_index_has_nothing_that_matches(client: Client) -> None:

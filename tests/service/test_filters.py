@@ -94,7 +94,9 @@ def test_a_text_stands_for_itself_and_for_the_json_value_it_is(
 def test_a_label_given_as_text_stands_for_the_text_and_for_the_whole_number() -> None:
     seven = Filter.of_texts(labels=["7"])
     assert [matches(seven, label) for label in (7, "7", [1, 7], 17, 77, "x7", [70, 71])] == [True] * 3 + [False] * 4
+    assert [matches(Filter.of_texts(labels=['"7"']), label) for label in ("7", 7)] == [True, False]
     assert not matches(Filter.of_texts(labels=["7.0"]), 7)
+    assert not matches(Filter.of_texts(labels=["null"]), None)
     assert not matches(Filter.of_texts(labels=["true"]), 1)
 
 
@@ -106,6 +108,14 @@ def test_all_conditions_must_hold_those_of_one_key_as_well() -> None:
     assert not matches(Filter.of_texts(["a=1", "a=2"]), None, {"a": 1})
     assert not matches(Filter.of({"a": "1"}), None, {"a": 1})
     assert matches(Filter.of({"a": (1, 2)}, np.int64(3)), 3, {"a": [1, 2.0]})
+
+
+def test_letters_that_are_written_as_escapes_are_found_all_the_same() -> None:
+    """As no writer of ours does, but a batch is JSON that may come from anyone."""
+    raw = json.dumps(["3", "12", '"\\u0063at"', "12", '{"\\u0061":"\\u0062"}']).encode()
+    for wanted in (Filter.of(label="cat"), Filter.of({"a": "b"})):
+        assert wanted is not None
+        assert wanted.matching([(b"id", raw)])
 
 
 def test_an_id_without_an_item_matches_nothing() -> None:
