@@ -15,6 +15,7 @@ their bytes (write.lua writes them): JSON has one form of a character that is ne
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import reprlib
@@ -204,10 +205,8 @@ def _label(value: object) -> str | int:
 def _readings(text: str, checked: Callable[[Any], Any]) -> tuple[Any, ...]:
     """What a text may mean (rule 4): itself, and the JSON value that it is, if an item can have that."""
     found = [checked(text)]
-    try:
+    with contextlib.suppress(ValueError, RecursionError, UsageError):  # then it means nothing but itself
         found.append(checked(json.loads(text)))
-    except (ValueError, RecursionError, UsageError):
-        pass  # then it means nothing but itself
     return tuple(found)
 
 

@@ -290,11 +290,12 @@ def test_an_item_that_is_moved_meanwhile_is_ranked_where_it_is_now(client: Clien
     index = filled(client, IndexSettings(12, bits=8), [True] * 30)
     query = vectors(30, 12)[3]
     meddled(client, index, lambda: write(client, "far", ["i00003"], -query[None], [""], ['{"colour":"red"}']))
-    (answer,) = index.query(query, k=30, **plan)
-    assert answer.results[-1].id == "i00003"
-    assert answer.results[-1].score == pytest.approx(-1)
-    assert answer.results[-1].metadata == {"colour": "red"}
-    assert len(answer.results) == 30
+    near, far = index.query(np.vstack([query, -query]), k=30, **plan)
+    for answer, moved in ((near, near.results[-1]), (far, far.results[0])):
+        assert moved.id == "i00003"
+        assert abs(moved.score) == pytest.approx(1)
+        assert moved.metadata == {"colour": "red"}
+        assert len(answer.results) == 30
 
 
 @pytest.mark.parametrize("plan", [SCANNED, GATHERED])
