@@ -29,7 +29,7 @@ REPAIRS: Final = 8
 """How often items are read again that were written between record and value, before the search begins again."""
 
 Wanted = Sequence[tuple[int, NDArray[np.int64]]]
-"""(partition, item numbers, ascending)."""
+"""(partition, item numbers)."""
 
 
 class Matches:
@@ -50,8 +50,8 @@ class Matches:
         new = []
         for at, partition in enumerate(partitions):
             met = distinct(numbers_of(np.concatenate([own.members[at] for own in found])))
-            new.append((partition, met[~np.isin(met, self._seen[partition])]))
-            self._seen[partition] = np.concatenate([self._seen[partition], new[-1][1]])
+            new.append((partition, met[~_contained(met, self._seen[partition])]))
+            self._seen[partition] = np.sort(np.concatenate([self._seen[partition], new[-1][1]]))
         self._read(new)
         matching = [self._numbers(partition) for partition in partitions]
         return [
@@ -61,8 +61,8 @@ class Matches:
     def scan(self, most: int) -> Iterator[Wanted]:
         """All items of the index that match, in pieces of `most`, or as many more as one reply has records.
 
-        Between two pieces `keep` is called. An item is in two pieces, perhaps, when
-        the server makes room for more records meanwhile.
+        Between two pieces `keep` is called. An item may be in two pieces, when the server makes room for more records
+        meanwhile.
         """
         for partition in range(len(self._items)):
             for texts in self._handle.reader.scan_record_texts(partition):
@@ -89,7 +89,7 @@ class Matches:
         pairs = zip(wanted, self._handle.reader.values(wanted), strict=True)
         found = [self._right(partition, values) for (partition, _), values in pairs]
         stale = [
-            (partition, numbers[~np.isin(numbers, values.numbers)])
+            (partition, numbers[~_contained(numbers, np.sort(values.numbers))])
             for (partition, numbers), values in zip(wanted, found, strict=True)
         ]
         if not any(len(numbers) for _, numbers in stale):
@@ -129,8 +129,16 @@ class Matches:
 
 
 def _among(members: NDArray[np.int64], numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The members, or numbers, of those items."""
-    return members[np.isin(numbers_of(members), numbers)]
+    """The members, or numbers, of those items. numbers : ascending."""
+    return members[_contained(numbers_of(members), numbers)]
+
+
+def _contained(numbers: NDArray[np.int64], ascending: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which are among others: np.isin, which may import numpy.ma, and cannot know that these are sorted."""
+    if not len(ascending):
+        return np.zeros(len(numbers), dtype=np.bool_)
+    at = np.minimum(np.searchsorted(ascending, numbers), len(ascending) - 1)
+    return np.asarray(ascending[at] == numbers)
 
 
 def _rows(values: Values, rows: Sequence[int]) -> Values:
