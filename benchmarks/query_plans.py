@@ -112,13 +112,13 @@ def _measured(
     times: dict[str, list[float]] = {"query": [], "without_records": [], "bare": [], "single": [], "batch": []}
     answers: list[Answer] = []
     for vector, (buckets, values) in zip(vectors, bare, strict=True):
-        answers += _timed(times["query"], partial(index.query, vector, K, **trial.plan))
-        _timed(times["without_records"], partial(index.query, vector, K, records=False, **trial.plan))
-        _timed(times["bare"], partial(_bare, client, buckets, values))
+        answers += timed(times["query"], partial(index.query, vector, K, **trial.plan))
+        timed(times["without_records"], partial(index.query, vector, K, records=False, **trial.plan))
+        timed(times["bare"], partial(_bare, client, buckets, values))
     for start in range(0, len(vectors) - BATCH + 1, BATCH):
         some = vectors[start : start + BATCH]
-        _timed(times["single"], partial(_one_by_one, index, some, trial.plan))
-        _timed(times["batch"], partial(index.query, some, K, **trial.plan))
+        timed(times["single"], partial(_one_by_one, index, some, trial.plan))
+        timed(times["batch"], partial(index.query, some, K, **trial.plan))
     unseen = answers[: len(data.queries) - len(data.training)]  # GRH has learned from those that come after
     classes = [[int(data.labels[int(result.id)]) for result in answer.results] for answer in unseen]
     found = [[result.id for result in answer.results] for answer in answers]
@@ -152,7 +152,7 @@ def _one_by_one(index: Index, vectors: NDArray[np.float32], plan: dict[str, Any]
         index.query(vector, K, **plan)
 
 
-def _timed(seconds: list[float], run: Callable[[], Any]) -> Any:
+def timed(seconds: list[float], run: Callable[[], Any]) -> Any:
     start = time.perf_counter()
     result = run()
     seconds.append(time.perf_counter() - start)

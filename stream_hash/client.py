@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +15,7 @@ from stream_hash.numerics.validation import vector_faults
 from stream_hash.service.answer import Answer
 from stream_hash.service.checking import equal_lengths, float32, id_list, label_list, real_array, whole_number
 from stream_hash.service.connections import Connections
+from stream_hash.service.filters import Filter
 from stream_hash.service.handle import IndexHandle
 from stream_hash.service.items import Item, delete_items, get_items, label_items
 from stream_hash.service.plan import Plan
@@ -100,6 +102,8 @@ class Index:
         widen: bool = True,
         fetch: int | Literal["default"] | None = "default",
         records: bool = True,
+        where: Mapping[str, Any] | Filter | None = None,
+        label: Label | None = None,
     ) -> list[Answer]:
         """The k nearest items to each query, best first.
 
@@ -112,9 +116,14 @@ class Index:
         radius's, and of a budget's 200, 20 k or a tenth, whichever is most.
         records : False leaves labels and metadata unread (they are None), and saves a round trip.
 
+        where : only items whose metadata have all these values: {"colour": "red", "page": 7}. label : only items that
+        have this label, or all of a list (service/filters.py tells how values are compared). k and the budget then
+        count items that match. `Answer.matched` says how many were met, and `Answer.scanned` how many records were
+        read to find all there are, when few match.
+
         k results come back whenever the index holds k items; `Answer.widened` says if the radius had to grow.
         widen : False returns only what the radius or the budget finds, be it fewer.
-        Raises UsageError for a query that cannot be ranked.
+        Raises UsageError for a query that cannot be ranked, and for a filter that no item can match.
         """
         queries = _queries(vectors)
         k = whole_number(k, "k")
@@ -125,12 +134,15 @@ class Index:
             bool(widen),
             _fetch(fetch),
             bool(records),
+            Filter.of(where, label),
         )
         with redis_errors():
-            saved = self._plans.current() if plan == Plan(widen=plan.widen, records=plan.records) else None
+            unsaid = Plan(widen=plan.widen, records=plan.records, matching=plan.matching)
+            saved = self._plans.current() if plan == unsaid else None
             if saved is None:
                 return self._searcher.search(queries, k, plan)
-            answers = self._searcher.search(queries, k, saved.plan(k, widen=plan.widen, records=plan.records))
+            tuned = saved.plan(k, widen=plan.widen, records=plan.records)
+            answers = self._searcher.search(queries, k, replace(tuned, matching=plan.matching))
         for answer in answers:
             answer.tuned = saved.scaled(k)
         return answers

@@ -20,6 +20,7 @@ from stream_hash.environment import Environment
 from stream_hash.errors import FormatError, StreamHashError, UsageError
 from stream_hash.formats import Rejected
 from stream_hash.service.answer import Answer
+from stream_hash.service.filters import Filter
 from stream_hash.service.search import BATCH
 
 Query = tuple[str, NDArray[np.float32]]
@@ -45,6 +46,8 @@ Query = tuple[str, NDArray[np.float32]]
     "budget's 200, 20 k or a tenth]",
 )
 @click.option("--exact", is_flag=True, help="Rank every item of the index.")
+@click.option("--where", multiple=True, metavar="KEY=VALUE", help="Only items with this metadata; all of several.")
+@click.option("--label", "labels", multiple=True, help="Only items with this label; all of several.")
 @click.option("--explain", is_flag=True, help="Tell how the answers were found.")
 @click.option("--limit", type=click.IntRange(min=1), help="Queries to answer.")
 @format_option
@@ -61,6 +64,8 @@ def query(
     radius: int | None,
     fetch: int | None,
     exact: bool,
+    where: tuple[str, ...],
+    labels: tuple[str, ...],
     explain: bool,
     limit: int | None,
     format_: str,
@@ -74,19 +79,24 @@ def query(
     The score is the cosine, the inner product, or the negated distance
     under l2: larger is nearer. A radius that holds fewer than k items is widened, and the answer says so.
 
+    With --where and --label only items that match are answers, k of them if there are k. A value is compared with an
+    item's as text and as JSON: page=7 finds "7" and 7, and page='"7"' no number.
+
     \b
     Example:
       stream-hash query photos --id cat.jpg -k 5
+      stream-hash query photos --id cat.jpg --label cat --where colour=red
       stream-hash query photos --vectors queries.npy --budget 1000 --json
     """
     given = [value for value in (source, vectors, item_id) if value is not None]
     if len(given) != 1:
         raise click.UsageError("Name the queries by one of --vectors FILE, --id ID and -.")
+    wanted = Filter.of_texts(where, labels)
     index = Index(name, opened(environment))
     bits = index.settings.bits
     reading: dict[str, Any] = {"format": format_, "limit": limit, "dimension": index.settings.dimension}
     queries = _read(given[0], reading) if item_id is None else iter([(item_id, _vector_of(index, item_id))])
-    plan: dict[str, Any] = {"k": k, "radius": radius, "budget": budget}
+    plan: dict[str, Any] = {"k": k, "radius": radius, "budget": budget, "where": wanted}
     if fetch is not None:
         plan["fetch"] = fetch or None
     batches = as_they_come(queries, BATCH) if given[0] == "-" else of_size(queries, BATCH)
@@ -159,6 +169,8 @@ def _as_json(query_id: str, answer: Answer, explain: bool) -> dict[str, Any]:
         "radius": answer.radius,
         "widened": answer.widened,
     }
+    if answer.matched is not None:
+        value["matched"], value["scanned"] = answer.matched, answer.scanned
     if explain:
         value["codes"] = answer.codes
         value["buckets"] = answer.buckets
@@ -184,6 +196,8 @@ def _print(query_id: str, answer: Answer, bits: int | None) -> None:
         if answer.tuned is not None:
             explained += [("tuned", "budget {}, fetch {}".format(*answer.tuned))]
         explained += [("candidates", answer.candidates), ("reranked", answer.reranked)]
+        if answer.matched is not None:
+            explained += [("matched", answer.matched), ("scanned", answer.scanned)]
         explained += [(stage, f"{seconds * 1e3:.2f} ms") for stage, seconds in answer.stages.items()]
         pairs([*explained, ("in all", f"{answer.seconds * 1e3:.2f} ms")])
     line("")

@@ -30,7 +30,8 @@ class Answer:
     looked up. candidates : different items found in them. reranked : of these, scored exactly. seconds : in
     all, and of queries that were answered together each one's share; stages : of these, by stage. codes : the
     query's code in each table. buckets : that are not empty, in all tables. tuned : the budget and fetch, if they are
-    those that were saved for the index.
+    those that were saved for the index. matched : of the candidates, those that match the filter; None without one.
+    scanned : records read to find all that match, 0 if that was not needed.
     """
 
     results: list[Result] = field(default_factory=list)
@@ -45,6 +46,8 @@ class Answer:
     codes: list[int] = field(default_factory=list)
     buckets: int = 0
     tuned: tuple[int, int] | None = None
+    matched: int | None = None
+    scanned: int = 0
 
 
 class Stages(dict[str, float]):

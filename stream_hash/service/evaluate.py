@@ -91,10 +91,13 @@ def temporary_index(
     vectors: NDArray[np.float32],
     show: Callable[[str], None] = lambda _: None,
     settings: IndexSettings | None = None,
+    labels: list[str] | None = None,
+    metadata: list[str] | None = None,
 ) -> Iterator[IndexHandle]:
     """An index with a given model, filled from this process; deleted at the end. Ids are row numbers.
 
-    settings : those that fit the model, if not the plain ones of its dimension and bits.
+    settings : those that fit the model, if not the plain ones of its dimension and bits. labels, metadata : JSON text
+    of each item.
     """
     name = f"evaluate-{secrets.token_hex(4)}"
     settings = settings or IndexSettings(dimension=model.dimension, bits=model.bits)
@@ -107,7 +110,9 @@ def temporary_index(
         for start in range(0, len(vectors), BATCH_ITEMS):
             show(f"filling an index: {start} of {len(vectors)} items")
             some = vectors[start : start + BATCH_ITEMS]
-            batch = Batch("upsert", [str(start + row) for row in range(len(some))], some)
+            part = slice(start, start + len(some))
+            ids, texts = [str(row) for row in range(start, part.stop)], (labels, metadata)
+            batch = Batch("upsert", ids, some, *(None if one is None else one[part] for one in texts))
             handle.ledger.accept(f"from-{start}", batch, lease_until=0)
             apply_batch(handle, f"from-{start}")
         yield handle

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from stream_hash.errors import UsageError
+from stream_hash.service.filters import Filter
 
 LEAST_BUDGET: Final = 300
 BUDGET_A_RESULT: Final = 30
@@ -29,6 +30,7 @@ class Plan:
     "default" for all of a radius's and some of a budget's.
     widen : whether the radius grows when it holds fewer than k items; False measures the radius itself.
     records : whether labels and metadata of the results are read, at the cost of a round trip.
+    matching : what the results must have; a budget then counts candidates that match (filtered.py).
     """
 
     radius: int | None = None
@@ -37,6 +39,7 @@ class Plan:
     widen: bool = True
     fetch: int | Literal["default"] | None = "default"
     records: bool = True
+    matching: Filter | None = None
 
     def __post_init__(self) -> None:
         if self.exact + (self.radius is not None) + (self.budget is not None) > 1:

@@ -7,7 +7,7 @@ their scores are comparable all the same, as shares of the largest there could b
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -41,9 +41,14 @@ class Ranker:
         partitions: Sequence[tuple[int, int]],
         encoded: Mapping[int, Encoded],
         stages: Stages,
+        values: Callable[[Sequence[tuple[int, NDArray[np.int64]]]], list[Values]] | None = None,
     ) -> None:
-        """partitions : (partition, its generation). encoded : the queries, under each generation."""
+        """partitions : (partition, its generation). encoded : the queries, under each generation.
+
+        values : reads values as Reader.values does, which it is if none is given.
+        """
         self._handle, self._partitions, self._encoded, self._stages = handle, partitions, encoded, stages
+        self._values = values or handle.reader.values
 
     def rank(
         self,
@@ -64,7 +69,7 @@ class Ranker:
             answer.candidates, answer.reranked = candidates.count, 0
         for piece in self._pieces(self._union(wanted)):
             with self._stages.timed("fetch"):
-                fetched = self._handle.reader.values([(self._partitions[at][0], numbers) for at, numbers in piece])
+                fetched = self._values([(self._partitions[at][0], numbers) for at, numbers in piece])
             with self._stages.timed("rank"):
                 for (at, _), values in zip(piece, fetched, strict=True):
                     for query, one in enumerate(nearest):

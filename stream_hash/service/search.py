@@ -2,6 +2,7 @@
 
 1. Plan    hash the queries under the live model; choose the buckets to probe (probing.py, directories.py).
 2. Gather  the members of these buckets, read together with `live`; if that has moved, begin again (gathering.py).
+           With a filter, read the records of these and keep those that match, or scan all records (filtered.py).
 3. Rank    prune by signature, fetch vectors, rank exactly, stable by (score, id), and read labels and metadata of the
            results (ranking.py).
 
@@ -17,15 +18,14 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_hash.errors import GenerationGoneError, StreamHashError, UsageError
-from stream_hash.numerics.model import Encoded
+from stream_hash.errors import StreamHashError, UsageError
 from stream_hash.numerics.ranking import NearestK
 from stream_hash.numerics.validation import vector_faults
 from stream_hash.service.answer import Answer, ChangedError, Stages
-from stream_hash.service.gathering import Gatherer
+from stream_hash.service.filtered import FilteredSearch
+from stream_hash.service.finding import find
 from stream_hash.service.handle import IndexHandle
 from stream_hash.service.plan import Plan
-from stream_hash.service.probing import Prober
 from stream_hash.service.ranking import Ranker, result_of
 from stream_hash.settings import MAX_RESULTS, IndexSettings
 
@@ -47,6 +47,7 @@ class Searcher:
 
     def __init__(self, handle: IndexHandle) -> None:
         self._handle = handle
+        self._filtered = FilteredSearch(handle)
 
     @property
     def _settings(self) -> IndexSettings:
@@ -61,9 +62,9 @@ class Searcher:
             raise UsageError(f"k is {k}", why=f"it must be from 1 to {MAX_RESULTS}", remedy="choose another k")
         plan.fetch_for(k)
         self._check(queries)
-        if plan.exact:
+        if plan.exact and plan.matching is None:
             return self._exact(queries, k)
-        step = self.batch_size(k, plan)
+        step = max(1, len(queries)) if plan.exact else self.batch_size(k, plan)
         return [
             answer
             for start in range(0, len(queries), step)
@@ -98,7 +99,7 @@ class Searcher:
                 self._handle.directories.forget()
                 self._handle.reload_states()
                 self._check(queries)  # the index may be another one by now
-                if len(queries) > 1:
+                if len(queries) > 1 and not plan.exact:
                     return [answer for query in queries for answer in self._together(query[None, :], k, plan)]
                 continue
             for answer in answers:
@@ -108,36 +109,16 @@ class Searcher:
 
     def _attempt(self, queries: NDArray[np.float32], k: int, plan: Plan) -> list[Answer]:
         """Raises ChangedError when the index changed."""
-        answers, stages = [Answer() for _ in queries], Stages()
-        partitions = self._live()
-        with stages.timed("plan"):
-            encoded = self._encoded(queries, {generation for _, generation in partitions})
-            prober = Prober(self._settings, self._handle.directories, partitions, encoded, plan, k)
-        newest = max(encoded, default=0)
-        for query, answer in enumerate(answers):
-            answer.generation = newest
-            answer.codes = prober.codes(newest, query) if newest else []
-        found = Gatherer(self._handle, prober, answers, stages).gather(k, widen=plan.widen)
-        ranker = Ranker(self._handle, partitions, encoded, stages)
-        ranked = ranker.rank(queries, k, plan.fetch_for(k), found, answers)
-        for answer, results in zip(answers, ranker.results(ranked, records=plan.records), strict=True):
+        if plan.matching is not None:
+            return self._filtered.attempt(queries, k, plan, plan.matching)
+        stages = Stages()
+        found = find(self._handle, queries, k, plan, stages, widen=plan.widen)
+        ranker = Ranker(self._handle, found.partitions, found.encoded, stages)
+        ranked = ranker.rank(queries, k, plan.fetch_for(k), found.candidates, found.answers)
+        for answer, results in zip(found.answers, ranker.results(ranked, records=plan.records), strict=True):
             answer.results = results
-            answer.stages = {stage: seconds / len(answers) for stage, seconds in stages.items()}
-        return answers
-
-    def _live(self) -> list[tuple[int, int]]:
-        """(partition, its live generation) of the partitions that have one."""
-        live = [(p, state.live) for p, state in enumerate(self._handle.states) if state.live]
-        if len(live) < self._settings.partitions:
-            self._handle.reload_states()  # no generation there when it was opened; perhaps there is now
-            live = [(p, state.live) for p, state in enumerate(self._handle.states) if state.live]
-        return live
-
-    def _encoded(self, queries: NDArray[np.float32], generations: set[int]) -> dict[int, Encoded]:
-        try:
-            return {generation: self._handle.model(generation).encode_queries(queries) for generation in generations}
-        except GenerationGoneError:
-            raise ChangedError from None
+            answer.stages = {stage: seconds / len(queries) for stage, seconds in stages.items()}
+        return found.answers
 
     def _exact(self, queries: NDArray[np.float32], k: int) -> list[Answer]:
         """Rank every item: the truth that other plans are measured against."""

@@ -65,6 +65,20 @@ def test_query_gives_times_round_trips_and_a_row_for_each_radius(tmp_path: Path)
         assert min(row["ratio"], row["ratio_without_records"], *row["milliseconds"].values()) > 0
 
 
+def test_filters_are_measured_by_how_rare_their_items_are(tmp_path: Path) -> None:
+    result, tables = run("filters", tmp_path, "--items", "600", "--queries", "6")
+    assert result["machine"].keys() == MACHINE | {"server"}
+    rows = {row["filter"]: row for row in result["filters"]}
+    assert rows["none"]["round_trips"] == 3
+    assert [rows[f"tag, {share}"]["share"] for share in (0.5, 0.1, 0.01)] == pytest.approx([0.5, 0.1, 0.01], rel=0.7)
+    for row in result["filters"]:
+        assert row["short"] == 0
+        assert row["milliseconds"]["p50"] > 0
+        assert row["equal_to_numpy"] == 1 or row["scanning"] < 1
+    assert rows["tag, 0.1, exact"]["scanning"] == 1
+    assert "| equal to numpy |" in tables
+
+
 def test_live_loses_nothing_and_answers_every_query_while_generations_replace_each_other(tmp_path: Path) -> None:
     options = ("--items", "3000", "--minutes", "0.1", "--switches", "3", "--verifications", "3", "--clients", "2")
     result, tables = run("live", tmp_path, *options)

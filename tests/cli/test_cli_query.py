@@ -81,6 +81,69 @@ def test_metadata_is_in_a_result_that_has_some(cli: Cli, name: str) -> None:
     assert result == {"id": "a", "score": pytest.approx(1.0), "label": ["x", 3], "metadata": {"page": 7}}
 
 
+def test_only_items_that_match_are_answers_and_the_answer_says_how_they_were_found(
+    cli: Cli, index: str, questions: Path, vectors: np.ndarray[Any, Any]
+) -> None:
+    outcome = cli("query", index, "--vectors", questions, "--label", 3, "-k", 4, "--json")
+    assert (outcome.code, outcome.err) == (0, "")
+    of_class = [f"item-{row}" for row in range(300) if row % 10 == 3]
+    for row, answer in enumerate(outcome.lines):
+        assert list(answer) == [*KEYS, "matched", "scanned"]
+        ranked = [item for item in nearest(vectors, vectors[row] + 0.01, 300) if item in of_class]
+        assert [result["id"] for result in answer["results"]] == ranked[:4]
+        assert {result["label"] for result in answer["results"]} == {3}
+        assert answer["matched"] == 30
+    (exact, *_) = cli("query", index, "--vectors", questions, "--label", 3, "--exact", "-k", 40, "--json").lines
+    assert (len(exact["results"]), exact["scanned"], exact["reranked"]) == (30, 300, 30)
+    assert cli("query", index, "--id", "item-0", "--label", "nothing", "--json").json["results"] == []
+
+
+def test_metadata_are_compared_as_text_and_as_json_and_all_conditions_hold(cli: Cli, name: str) -> None:
+    cli("create", name, "--dim", 2)
+    items: list[dict[str, Any]] = [
+        {"id": "a", "label": ["x", 3], "metadata": {"page": 7, "colour": "red"}},
+        {"id": "b", "label": "x", "metadata": {"page": "7", "colour": "red"}},
+        {"id": "c", "label": 3, "metadata": {"page": 7.0, "colour": "blue"}},
+        {"id": "d"},
+    ]
+    text = "\n".join(json.dumps({**item, "vector": [1, row + 1]}) for row, item in enumerate(items))
+    cli("ingest", name, "-", "--wait", stdin=text.encode())
+
+    def found(*wanted: str) -> str:
+        answer = cli("query", name, "--id", "d", *wanted, "--json").json
+        return "".join(sorted(result["id"] for result in answer["results"]))
+
+    assert found("--where", "page=7") == "abc"
+    assert found("--where", 'page="7"') == "b"
+    assert found("--where", "page=7", "--where", "colour=red") == "ab"
+    assert found("--where", "colour=red", "--label", "3") == "a"
+    assert found("--label", "x", "--label", "3") == "a"
+    assert found("--where", "colour=green") == ""
+    explained = cli("query", name, "--id", "d", "--where", "page=7", "--explain").out
+    assert "matched          3\n" in explained
+    assert "scanned          " in explained
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--where", "red"], ["'red'", "it has no =", "write it as KEY=VALUE"]),
+        (["--where", "=red"], ["'=red'", "no key stands before the ="]),
+        (["--where", "k" * 300 + "=1"], ["300 bytes", "256", "shorten it"]),
+        (["--where", "a=" + "x" * 9_000], ["'xxx", "8192"]),
+        (["--label", "x" * 2_000], ["'xxx", "1024"]),
+        (["--where", "a=1"] * 17, ["17 conditions", "16"]),
+    ],
+)
+def test_a_malformed_filter_is_refused_before_any_server_is_asked(
+    cli: Cli, options: list[str], said: list[str]
+) -> None:
+    outcome = cli("query", "no-such-index", "--id", "a", *options, "--json")
+    assert (outcome.code, outcome.out) == (2, "")
+    for part in [*said, "  fix: "]:
+        assert part in outcome.err
+
+
 def test_a_radius_that_holds_too_little_is_widened_and_the_answer_says_so(cli: Cli, index: str) -> None:
     answer = cli("query", index, "--id", "item-0", "-k", 200, "--radius", 0, "--json").json
     assert answer["widened"] is True

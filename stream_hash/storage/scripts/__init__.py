@@ -1,4 +1,4 @@
-"""The Lua scripts: the only places in which an index is changed.
+"""The Lua scripts: the only places in which an index is changed. One of them, `identify`, only reads.
 
 They use `redis.call` and `cjson` and nothing else, so that they run alike on Redis, Valkey and fakeredis.
 `sources()` hands out their text; a test hands in a text with one rule removed.
@@ -39,6 +39,7 @@ _OF_AN_INDEX: Final = (
     "create",
     "finish",
     "horizon",
+    "identify",
     "lease",
     "plan",
     "publish",
