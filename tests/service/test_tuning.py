@@ -274,6 +274,14 @@ def test_an_index_is_searched_by_what_was_saved_until_it_is_forgotten(client: Cl
     assert index.status()["plan"] is None
 
 
+def test_a_filter_holds_under_a_saved_plan_too(client: Client) -> None:
+    index = filled(client, labels=["even" if row % 2 == 0 else "odd" for row in range(COUNT)])
+    index._plans.save(SAVED)
+    (answer,) = index.query(vectors()[7], label="even")
+    assert answer.tuned == (120, 40)
+    assert [result.label for result in answer.results] == ["even"] * 10
+
+
 def test_more_results_than_were_tuned_for_take_more_in_proportion(client: Client) -> None:
     index = filled(client)
     index._plans.save(SAVED)
