@@ -30,9 +30,9 @@ from stream_hash.service.plan import Plan
 from stream_hash.service.probing import Prober
 from stream_hash.service.ranking import FETCH_BYTES, Ranker, result_of
 
-RECORDS_A_CANDIDATE: Final = 8
+RECORDS_A_CANDIDATE: Final = 4
 """Gathering a candidate and reading its record takes as long as scanning so many records,"""
-RECORDS_A_VECTOR: Final = 5
+RECORDS_A_VECTOR: Final = 8
 """and so does fetching and ranking a vector of a few hundred dimensions (benchmarks/filters.py)."""
 
 ENOUGH: Final = 0.5

@@ -99,10 +99,19 @@ class Filter:
         """Whether a record is that of an item which meets all conditions."""
         if record.number is None:
             return False
-        label = parse_label(record.label)
+        # what no condition asks for is not parsed
+        label = parse_label(record.label) if self._asks_label else None
         labels = label if isinstance(label, list) else [] if label is None else [label]
-        metadata = parse_metadata(record.metadata) or {}
+        metadata = parse_metadata(record.metadata) or {} if self._asks_metadata else {}
         return all(one.holds(labels, metadata) for one in self.conditions)
+
+    @cached_property
+    def _asks_label(self) -> bool:
+        return any(one.key is None for one in self.conditions)
+
+    @cached_property
+    def _asks_metadata(self) -> bool:
+        return any(one.key is not None for one in self.conditions)
 
     def matching(self, texts: Iterable[tuple[bytes, bytes | None]]) -> list[tuple[str, Record]]:
         """(id, record) of those that match. texts : ids, and records as they are stored; None for none."""

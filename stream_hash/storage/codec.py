@@ -180,7 +180,9 @@ class Record:
 
 def decode_record(text: bytes) -> Record:
     """The record that write.lua wrote."""
-    number, sequence, label, label_sequence, metadata = json.loads(text)
+    number, sequence, label, label_sequence, metadata = json.loads(
+        text.decode()
+    )  # of bytes, json would guess the encoding
     return Record(int(number) if number else None, int(sequence), label, int(label_sequence), metadata)
 
 
