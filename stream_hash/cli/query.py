@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import click
 import numpy as np
@@ -123,12 +124,22 @@ def _read(source: str, reading: dict[str, Any]) -> Iterator[Query]:
     if source != "-":
         yield from zip(*formats.read_queries(Path(source), **reading), strict=True)
         return
-    for part in formats.read(sys.stdin.buffer, chunk_items=1, labels=False, **reading):
+    for part in formats.read(_stdin(), chunk_items=1, labels=False, **reading):
         if isinstance(part, Rejected):
             raise FormatError(
                 f"{part.where} of standard input is no query", why=part.reason, remedy="mend or remove it"
             )
         yield part.ids[0], part.vectors[0]
+
+
+def _stdin() -> BinaryIO:
+    """Standard input with a buffer of its own: a thread may wait in it for ever (batches.py), and an interpreter that
+    ends aborts if it cannot lock that of `sys.stdin`.
+    """
+    try:
+        return open(sys.stdin.fileno(), "rb", closefd=False)
+    except io.UnsupportedOperation:  # something else stands in for it
+        return sys.stdin.buffer
 
 
 def _answers(

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 COPY_BYTES: Final = 2**20
 
+STDIN: Final = 0
+"""The file descriptor of standard input."""
+
 
 class Readable(Protocol):
     """All that is asked of a file that is read from front to back."""
@@ -34,7 +37,7 @@ def name_of(source: Path | BinaryIO) -> str:
     if isinstance(source, Path):
         return str(source)
     name = getattr(source, "name", None)
-    if name == "<stdin>":
+    if name in ("<stdin>", STDIN):
         return "standard input"
     return name if isinstance(name, str) else "the stream"
 

@@ -109,7 +109,7 @@ _OF_A_HASHER: Final = [
 _OF_THE_SERVER: Final = [
     _server("while a batch is accepted, and sent again", "client", "during", "accept", 3, away=0),
     _server("after a batch was accepted, before its job is queued", "client", "after", "accept", 3),
-    _server("while a query gathers", "client", "during", "stream_hash.storage.reads:Reader.gather", 3),
+    _server("while a query gathers", "client", "during", "stream_hash.storage.buckets:BucketReader.gather", 3),
     _server(
         "after it began to rewrite its append-only file",
         "client",
