@@ -26,10 +26,14 @@ class SearchCost:
     @classmethod
     def fit(cls, work: NDArray[np.float64], seconds: NDArray[np.float64]) -> SearchCost:
         """work : (n, 3), probes, candidates and vectors of each search. seconds : (n,), above 0."""
-        from scipy.optimize import nnls
+        # not `nnls`: SciPy 1.14's runs out of iterations on rows such as these
+        from scipy.optimize import lsq_linear
 
         rows = np.column_stack([np.ones(len(work)), work])
-        coefficients, _ = nnls(rows / seconds[:, None], np.ones(len(rows)))
+        units = rows.max(axis=0)  # columns of one size: candidates come in thousands
+        units[units == 0] = 1.0
+        fitted = lsq_linear(rows / units / seconds[:, None], np.ones(len(rows)), bounds=(0.0, np.inf), method="bvls")
+        coefficients = np.maximum(fitted.x, 0.0) / units  # a bound may be missed by rounding
         return cls(coefficients, float(np.mean(np.abs(rows @ coefficients / seconds - 1))))
 
     def seconds(self, probes: float, candidates: float, vectors: float) -> float:
