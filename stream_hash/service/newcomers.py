@@ -2,9 +2,9 @@
 
 Rules
 1. A class is barely known while SHARE of its labels, or more, are newer than what the model has seen: one that it has
-   never seen, and as well one that it learned from 50 labels when there are 75. Of a class that has changed its look
-   (class_quality.py) only the labels since then count. So a class is learned again at 50, 75, 113, … labels, which are
-   as many runs as its labels have powers of 1.5.
+   never seen, and as well one that it learned from 80 labels when there are 120. Of a class that has changed its look
+   (class_quality.py) only the labels since then count. So a class is learned again whenever its labels are half as many
+   again, which are as many runs as its labels have powers of 1.5.
 2. What a model has seen are the labels up to `seen`, stored with its generation. Of one that has no such figure (the
    first, which learns nothing) no class is new: it is replaced in the ordinary course.
 3. The first run is due when there are ENOUGH newcomers. One that was refused is tried again after AGAIN more, or a
