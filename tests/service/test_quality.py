@@ -20,7 +20,7 @@ from stream_hash.numerics.prequential import FIRST_LENGTH, MOST_POINTS
 from stream_hash.service import scoring
 from stream_hash.service.allowance import Allowance
 from stream_hash.service.answer import Result
-from stream_hash.service.class_quality import CLASSES, ClassQuality
+from stream_hash.service.class_quality import CLASSES, LONGEST_NAME, ClassQuality
 from stream_hash.service.connections import Connections
 from stream_hash.service.context import Context
 from stream_hash.service.handle import IndexHandle
@@ -492,3 +492,10 @@ def test_hash_workers_score_what_they_apply() -> None:
             batch = accepted(handle, x[start : start + 20], y[start : start + 20].tolist(), start)
             jobs.apply_batch(context, "x", batch)
         assert handle.quality.read().figures, "a twentieth of the time is enough for some"
+
+
+def test_classes_of_long_names_are_not_kept_in_the_summary() -> None:
+    quality = ClassQuality()
+    for label in ("a" * LONGEST_NAME, "b" * (LONGEST_NAME + 1), ""):
+        quality.add(Figure(1, 1, 0.5, label))
+    assert list(quality.to_dict()["detectors"]) == ["a" * LONGEST_NAME]
