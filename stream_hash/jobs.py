@@ -10,6 +10,7 @@ from redis import exceptions
 
 from stream_hash.clock import now_milliseconds
 from stream_hash.errors import GenerationGoneError, IndexMissingError
+from stream_hash.priority import at_low_priority
 from stream_hash.queue import APPLY_BATCH, BUILD_CHUNK, TRAIN, chunk_of
 from stream_hash.service.context import Context
 from stream_hash.service.ingest import apply_batch as apply_to
@@ -48,7 +49,11 @@ def build_chunk(context: Context, index: str, argument: str) -> None:
     """Put a chunk of items into the generation that is being built; when it is not (any more), nothing is done."""
     chunk = chunk_of(argument)
     try:
-        build(context.index(index), *chunk)
+        handle = context.index(index)
+        if context.batches_wait():
+            build(handle, *chunk)  # in their way as briefly as can be
+        else:
+            at_low_priority(lambda: build(handle, *chunk))
     except (IndexMissingError, GenerationGoneError) as error:
         # Whoever asked is gone, or is somewhere else by now. The next job opens the index anew.
         context.forget(index)

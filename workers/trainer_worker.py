@@ -47,6 +47,7 @@ def run(
 
     # Not needed by a supervisor, and half a second of imports.
     from stream_hash.jobs import TRAINER_FUNCTIONS
+    from stream_hash.priority import lower_priority
     from stream_hash.service.connections import Connections
     from stream_hash.service.schedule import Schedule, Trainers
     from workers.base import StreamWorker
@@ -54,6 +55,7 @@ def run(
 
     tune()
     leave_with_supervisor()
+    lower_priority()
     connections = Connections.open(url, broker_url)
     trainers = Trainers(connections, Schedule(interval_seconds, labels), learner=learner, throttle=throttle)
     worker = StreamWorker(

@@ -32,6 +32,7 @@ from stream_hash.queue.fleet import WorkerInfo, live_workers
 from stream_hash.queue.safe_job import JobFunction, MalformedJobError, SafeJob
 from stream_hash.queue.safe_queue import SafeQueue, waiting_ids
 from stream_hash.queue.sending import (
+    batch_waits,
     chunk_job_id,
     enqueue_batch,
     enqueue_chunk,
@@ -53,6 +54,7 @@ __all__ = [
     "SafeQueue",
     "TrainArgument",
     "WorkerInfo",
+    "batch_waits",
     "broker_for",
     "chunk_job_id",
     "chunk_of",

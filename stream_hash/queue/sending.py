@@ -40,6 +40,12 @@ def chunk_job_id(index: str, chunk: ChunkArgument) -> str:
     return f"{check_name(index)}-{chunk.partition}-{chunk.generation}-{chunk.chunk}-{len(index)}c"
 
 
+def batch_waits(queue: SafeQueue) -> bool:
+    """Whether a batch waits on the queue, before which chunks are put: one round trip."""
+    last = queue.connection.lindex(queue.key, -1)
+    return isinstance(last, bytes) and not last.endswith(b"c")
+
+
 def enqueue_batch(queue: SafeQueue, index: str, batch_id: str) -> str:
     """Ask for a batch to be applied: one round trip. Returns the job's id. May be repeated.
 

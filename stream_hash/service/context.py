@@ -7,7 +7,7 @@ import logging
 from redis import exceptions
 
 from stream_hash.errors import IndexMissingError, StreamHashError
-from stream_hash.queue import HASH_QUEUE, SafeQueue, enqueue_batch, job_id_of, waiting_ids
+from stream_hash.queue import HASH_QUEUE, SafeQueue, batch_waits, enqueue_batch, job_id_of, waiting_ids
 from stream_hash.service.connections import Connections
 from stream_hash.service.handle import IndexHandle
 from stream_hash.service.scoring import Scorer
@@ -35,6 +35,10 @@ class Context:
     def forget(self, name: str) -> None:
         """Open the index anew the next time."""
         self._handles.pop(name, None)
+
+    def batches_wait(self) -> bool:
+        """Whether a batch waits for the hash workers: one round trip."""
+        return batch_waits(SafeQueue(HASH_QUEUE, connection=self.broker))
 
     def sweep(self) -> int:
         """Sweep every index; what is wrong with one does not keep the others waiting.

@@ -32,9 +32,9 @@ GROUP_CHUNKS: Final = 16
 """Chunks of small partitions that are built together, about: enough for many workers to have something to do, and few
 enough that of an index of many partitions little is stored twice at a time."""
 
-READ_BYTES: Final = 1024 * 1024
-"""Values read at once, about: half a chunk at 512 dimensions. It bounds the read's time on the server, and the buffer
-that the server keeps of its reply."""
+READ_BYTES: Final = 512 * 1024
+"""Values read at once, about: a quarter of a chunk at 512 dimensions. It bounds the read's time on the server, and the
+buffer that the server keeps of its reply."""
 
 ATTEMPTS: Final = 3
 """How often the caller's runner is given the chunks that are missing, before they are built here."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -12,10 +14,20 @@ from typing import Any
 import pytest
 from test_reindex import SMALL, lead, opened, publish
 
+from stream_hash import jobs, priority
 from stream_hash.client import Index
 from stream_hash.errors import UsageError
 from stream_hash.jobs import FUNCTIONS
-from stream_hash.queue import BUILD_CHUNK, HASH_QUEUE, SafeQueue, WorkerInfo, enqueue_batch, live_workers
+from stream_hash.queue import (
+    BUILD_CHUNK,
+    HASH_QUEUE,
+    ChunkArgument,
+    SafeQueue,
+    WorkerInfo,
+    enqueue_batch,
+    enqueue_chunk,
+    live_workers,
+)
 from stream_hash.service import spread as spread_module
 from stream_hash.service.connections import Connections
 from stream_hash.service.context import Context
@@ -225,6 +237,25 @@ def test_a_chunk_of_an_index_that_is_another_by_now_is_dropped(broker: Any, hand
     build(context, "x", f"0:{handle_generation}:0")
     assert other.generations.switch(0, handle_generation, token) is None
     check(broker, handle_generation)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a thread has no priority of its own elsewhere")
+def test_a_chunk_makes_way_for_others_unless_a_batch_waits_behind_it(
+    broker: Any, handle: IndexHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def niceness(*_: Any) -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    seen: list[int] = []
+    monkeypatch.setattr(jobs, "build", lambda *_: seen.append(niceness()))
+    context, queue, own = Context(Connections(broker, broker)), SafeQueue(HASH_QUEUE, broker), niceness()
+    monkeypatch.setattr(priority, "NICENESS", own + 1)
+    jobs.build_chunk(context, "x", "0:2:0")
+    enqueue_chunk(queue, "x", ChunkArgument(0, 2, 1))
+    jobs.build_chunk(context, "x", "0:2:0")
+    enqueue_batch(queue, "x", "b1")
+    jobs.build_chunk(context, "x", "0:2:0")
+    assert seen == [own + 1, own + 1, own]
 
 
 def test_partitions_that_are_small_are_built_together(broker: Any) -> None:

@@ -16,6 +16,7 @@ from click.testing import CliRunner
 
 from stream_hash import Index, Producer
 from stream_hash.errors import ServerUnreachableError
+from stream_hash.priority import NICENESS
 from stream_hash.queue import HASH_QUEUE, TRAIN_QUEUE, live_workers
 from stream_hash.service.connections import Connections
 from stream_hash.settings import IndexSettings
@@ -87,6 +88,10 @@ def test_trainers_learn_by_themselves_and_leave_with_0(processes: Processes) -> 
     hashing = processes.start("workers.hash_worker", "--processes", 2)
     training = processes.trainer("--processes", 2)  # the second is in the way of nothing
     processes.alive(HASH_QUEUE, 2)
+    processes.alive(TRAIN_QUEUE, 2)
+    trainers = live_workers(processes.connections.broker, TRAIN_QUEUE)
+    lower = {os.getpriority(os.PRIO_PROCESS, trainer.pid) for trainer in trainers}
+    assert lower == {min(19, os.nice(0) + NICENESS)}
     index = stream(processes)
     wait_until(lambda: generation_of(index) >= 2, what="a learned generation", timeout_seconds=90)
     status = index.status()
