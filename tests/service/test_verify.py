@@ -75,7 +75,7 @@ def miscount_the_items(client: Client) -> None:
 
 def leave_buckets_of_a_retired_generation(client: Client) -> None:
     handle = IndexHandle(client, "x")
-    handle.models.publish(2, handle.models.load(1), kind="lsh", created=0.0)
+    handle.models.publish(handle.identity.nonce, 2, handle.models.load(1), kind="lsh", created=0.0)
     client.hset(KEYS.directory(2, 0), "5", 1)
 
 
@@ -97,19 +97,19 @@ def give_a_place_to_nobody(client: Client) -> None:
 
 def leave_places_of_a_retired_generation(client: Client) -> None:
     handle = IndexHandle(client, "x")
-    handle.models.publish(2, handle.models.load(1), kind="lsh", created=0.0)
+    handle.models.publish(handle.identity.nonce, 2, handle.models.load(1), kind="lsh", created=0.0)
     client.set(KEYS.places(2, 0), "x")
 
 
 def leave_counts_of_a_retired_generation(client: Client) -> None:
     handle = IndexHandle(client, "x")
-    handle.models.publish(2, handle.models.load(1), kind="lsh", created=0.0)
+    handle.models.publish(handle.identity.nonce, 2, handle.models.load(1), kind="lsh", created=0.0)
     client.hset(KEYS.state, "members:2:0", 5)
 
 
 def say_that_a_chunk_is_built(client: Client) -> None:
     handle = IndexHandle(client, "x")
-    handle.models.publish(2, handle.models.load(1), kind="lsh", created=0.0)
+    handle.models.publish(handle.identity.nonce, 2, handle.models.load(1), kind="lsh", created=0.0)
     handle.generations.begin(0, 2, 1)
     client.setbit(KEYS.built(2), 0, 1)
 
