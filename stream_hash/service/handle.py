@@ -76,7 +76,8 @@ class IndexHandle:
         """Publish generation 1, plain LSH about the mean of `sample`, and let it go live.
 
         When several workers come here at once the first to publish decides, and all use its model; when one
-        dies between the two steps, the next to come takes the second. Raises IndexMissingError when the index was wiped.
+        dies between the two steps, the next to come takes the second. Raises IndexMissingError when the index was
+        wiped.
         """
         model = lsh_model(self.settings, sample)
         nonce = self.identity.nonce

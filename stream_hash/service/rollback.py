@@ -38,7 +38,8 @@ def publish(
 ) -> int:
     """Publish a model as the target, forget those beyond the newest ten, and return its number.
 
-    run : its record, without the number; it is kept at once with the model. Raises FencedError when a newer token was given out.
+    run : its record, without the number; it is kept at once with the model. Raises FencedError when a newer token was
+    given out.
     """
     record = handle.trainer.publish(
         token,

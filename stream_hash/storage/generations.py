@@ -9,7 +9,7 @@ Rules (each is held by one script; tests remove it and see the loss)
 4. A caller whose token is older than one seen before changes nothing at all (FencedError), and neither does one that
    opened another index of this name (IndexMissingError).
 5. Before a trainer forgets models it has each partition take note of its token (`fence`). Another that was paused with
-   an older target in its hands, whose model may be gone by now, then finds its token refused: what is begun has a model.
+   an older target in its hands, whose model may be gone by now, then finds its token refused: what is begun has one.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ Rules (each is held by one script; tests remove it and see the loss)
 2. A model, its record, its generation's number and the target are published at once.
 3. A learner's state, the cursor up to which it has learned (inside that state) and the record of the run are stored
    at once, so that a run that is repeated learns nothing twice.
-4. All of it is one index's. Who opened another of this name, which was wiped since, changes nothing (IndexMissingError).
+4. All of it is one index's. Who opened another of this name, wiped since, changes nothing (IndexMissingError).
 """
 
 from __future__ import annotations
