@@ -119,7 +119,8 @@ def rollback(
     """Let the hash functions of an earlier generation go live again, under a new number.
 
     The ten newest generations are kept (`stream-hash generations NAME`). A re-index that is under way is given up.
-    With --no-wait, a trainer does the re-indexing.
+    Trainers that run by schedule wait for new labels, as many or as long as after a training; stop them to keep the
+    old generation for longer. With --no-wait, a trainer does the re-indexing.
 
     \b
     Example:

@@ -104,8 +104,9 @@ def temporary_index(
     Store(client, name).create(settings)
     try:
         handle = IndexHandle(client, name)
-        handle.models.publish(FIRST_GENERATION, model.to_arrays(), kind="evaluated", created=now_seconds())
-        handle.store.activate(settings, FIRST_GENERATION, handle.identity.nonce)
+        nonce = handle.identity.nonce
+        handle.models.publish(nonce, FIRST_GENERATION, model.to_arrays(), kind="evaluated", created=now_seconds())
+        handle.store.activate(settings, FIRST_GENERATION, nonce)
         handle.reload_states()
         for start in range(0, len(vectors), BATCH_ITEMS):
             show(f"filling an index: {start} of {len(vectors)} items")

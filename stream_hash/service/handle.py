@@ -39,13 +39,13 @@ class IndexHandle:
         self.store = Store(client, name)
         self.ledger = Ledger(client, name)
         self.models = Models(client, name)
-        self.trainer = TrainerState(client, name)
-        self.quality = LiveQuality(client, name)
         self.reopen()
 
     def reopen(self) -> None:
         """Read everything anew: the index was wiped, and one of its name was created again."""
         self.identity = self.store.settings()
+        self.trainer = TrainerState(self.client, self.name, self.identity.nonce)
+        self.quality = LiveQuality(self.client, self.name, self.identity.nonce)
         self.reader = Reader(self.client, self.name, self.settings)
         self.buckets = BucketReader(self.client, self.name, self.settings)
         self.directories = Directories(self.buckets, self.settings)
@@ -76,9 +76,11 @@ class IndexHandle:
         """Publish generation 1, plain LSH about the mean of `sample`, and let it go live.
 
         When several workers come here at once the first to publish decides, and all use its model; when one
-        dies between the two steps, the next to come takes the second.
+        dies between the two steps, the next to come takes the second. Raises IndexMissingError when the index was
+        wiped.
         """
         model = lsh_model(self.settings, sample)
-        self.models.publish(FIRST_GENERATION, model.to_arrays(), kind="lsh", created=now_seconds())
-        self.store.activate(self.settings, FIRST_GENERATION, self.identity.nonce)
+        nonce = self.identity.nonce
+        self.models.publish(nonce, FIRST_GENERATION, model.to_arrays(), kind="lsh", created=now_seconds())
+        self.store.activate(self.settings, FIRST_GENERATION, nonce)
         self.reload_states()

@@ -3,7 +3,8 @@
 1. Figures are taken up in the order of their positions, below the ledger's horizon only (storage/live_quality.py): the
    summary follows from the figures alone, whoever takes them up, and when.
 2. A drop that lasts, of all answers or of one class's, asks for training; a run of training that begins later grants
-   that (training_runs.due).
+   that (training_runs.due). A drop that shows in what a generation from before a rollback answered asks for nothing:
+   it was gone back to do away with it.
 """
 
 from __future__ import annotations
@@ -109,7 +110,7 @@ def fold(handle: IndexHandle, horizon: int) -> bool:
         return False
     summary = _continued(handle.name, stored)
     drops = _added(summary, stored.figures)
-    ask = (now_seconds(), drops[-1]) if drops else None
+    ask = _wish(handle, drops) if drops else None
     folded = handle.quality.fold(stored.folded, horizon, summary.to_json(), ask=ask)
     if folded and ask:
         log.info("index %s: %s", handle.name, ask[1])
@@ -133,6 +134,14 @@ def _continued(index: str, stored: Stored) -> Summary:
         return Summary()
 
 
-def _added(summary: Summary, figures: Iterable[Figure]) -> list[str]:
-    """The drops that were seen."""
-    return [drop for figure in figures if (drop := summary.add(figure))]
+def _added(summary: Summary, figures: Iterable[Figure]) -> list[tuple[int, str]]:
+    """The drops that were seen, with the generation whose answer showed each."""
+    return [(figure.generation, drop) for figure in figures if (drop := summary.add(figure))]
+
+
+def _wish(handle: IndexHandle, drops: list[tuple[int, str]]) -> tuple[float, str] | None:
+    """When (Unix seconds) and why training is asked for, if it is: for the last drop since there was a rollback."""
+    moment = now_seconds()  # before it is looked for one: a wish from before a rollback is void
+    back = max((record.generation for record in handle.models.records() if record.origin is not None), default=0)
+    since = [drop for generation, drop in drops if generation >= back]
+    return (moment, since[-1]) if since else None

@@ -9,12 +9,12 @@ from typing import Any, Literal, TypeAlias
 
 from stream_hash.service.handle import IndexHandle
 
-Decision: TypeAlias = Literal["live", "refused", "skipped", "forced", "dry run"]
+Decision: TypeAlias = Literal["live", "refused", "skipped", "forced", "dry run", "rolled back"]
 
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """One run of training.
+    """One run of training; or a rollback, from which everything counts anew as it does from a run.
 
     started : Unix seconds. asked : why it was begun. parent : the generation that was live, 0 for none. generation :
     the one that was published, or None. trained : labelled items that its learner has newly learned from. held_out :

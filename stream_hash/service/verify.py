@@ -10,14 +10,15 @@
 6. accepted = applied + pending + dead, and no stored sequence number is above the last one given out.
 
 Everything is first read in bulk, which under writes sees some items half before and half after a write.
-Whatever looks wrong is then looked at again, each in one atomic read, and reported only if it is wrong there.
+Whatever looks wrong is then looked at again, some at a time in one atomic read, and reported only if it is wrong there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import product
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,12 +28,16 @@ from stream_hash.service.handle import IndexHandle
 from stream_hash.settings import NUMBER_BITS
 from stream_hash.storage.codec import Values
 from stream_hash.storage.generations import CHUNK, chunks_of
-from stream_hash.storage.inspect import Inspector, ItemPlace
+from stream_hash.storage.inspect import Inspector, ItemPlace, ItemView
 from stream_hash.storage.places import decode_places, encode_places
 from stream_hash.storage.reads import FETCH_VALUES
 
+_Suspect = TypeVar("_Suspect", int, str, tuple[int, int], tuple[int, int, int])
+
 _BUCKETS_AT_ONCE = 1_024
-_MEMBERS_AT_ONCE = 256
+_SETTLED_AT_ONCE = 256
+_ITEMS_AT_ONCE = 64
+"""Suspects that one MULTI reads: a few milliseconds of server time."""
 
 
 @dataclass
@@ -51,13 +56,14 @@ class Report:
 @dataclass
 class _Suspects:
     """What a bulk read left in doubt: ids; (generation, table, code) of buckets; generation → (table, code, member);
-    (generation, item number) of places.
+    (generation, item number) of places; item numbers that are free.
     """
 
     ids: set[str] = field(default_factory=set)
     buckets: set[tuple[int, int, int]] = field(default_factory=set)
     members: dict[int, set[tuple[int, int, int]]] = field(default_factory=dict)
     places: set[tuple[int, int]] = field(default_factory=set)
+    free: set[int] = field(default_factory=set)
 
 
 def verify(handle: IndexHandle) -> Report:
@@ -113,6 +119,7 @@ class _Partition:
                 self._check_table(generation, table)
         self._check_retired()
         self._settle()
+        self._check_counts()
         self._report.items += len(seen)
 
     def _say(self, sentence: str) -> None:
@@ -122,8 +129,8 @@ class _Partition:
         """Compare values with their records."""
         for row, record in enumerate(self._handle.reader.records(values.ids)):
             number, sequence = int(values.numbers[row]), int(values.sequences[row])
-            if number in self._free and self._inspector.is_free_and_used(self._partition, number):
-                self._say(f"item number {number} is free and in use")
+            if number in self._free:
+                self._suspects.free.add(number)
             listed = self._labelled.pop(number, None)
             if (
                 record is None
@@ -204,42 +211,52 @@ class _Partition:
                 self._say(f"generation {record.generation} is not in use and has {left} keys left")
 
     def _settle(self) -> None:
-        """Look at each suspect again, atomically, and report those that are wrong."""
-        for item_id in sorted(self._suspects.ids):
-            self._settle_item(item_id)
-        for generation, table, code in sorted(self._suspects.buckets):
-            size, counted = self._inspector.bucket(self._partition, generation, table, code)
-            if size != counted and self._is_written(generation):
+        """Look at the suspects again, atomically, and report those that are wrong."""
+        for numbers in _pieces(self._suspects.free):
+            for number in self._inspector.free_and_used(self._partition, numbers):
+                self._say(f"item number {number} is free and in use")
+        self._settle_items()
+        for buckets in _pieces(self._suspects.buckets):
+            for generation, table, code, size, counted in self._inspector.miscounted(self._partition, buckets):
                 self._say(f"bucket {code} of table {table}, generation {generation} holds {size}, not {counted}")
         for generation, members in sorted(self._suspects.members.items()):
-            self._settle_members(generation, sorted(members))
-        for generation, number in sorted(self._suspects.places):
-            if self._inspector.is_occupied_in_vain(self._partition, generation, number):
+            self._settle_members(generation, members)
+        for places in _pieces(self._suspects.places):
+            for generation, number in self._inspector.occupied_in_vain(self._partition, places):
                 self._say(f"item number {number} has a place in generation {generation} and belongs to no item")
+        for numbers in _pieces(self._labelled):
+            for number in self._inspector.listed_in_vain(self._partition, numbers):
+                self._say(f"item number {number} is listed as labelled and belongs to no item")
+
+    def _check_counts(self) -> None:
+        """The partition's counts and what they count, each read at one moment."""
         for generation, table in product(self._handle.states[self._partition].writable, range(self._tables)):
             counted, held = self._inspector.members(self._partition, generation, table)
             if counted != held and self._is_written(generation):
                 self._say(f"it counts {counted} members in table {table}, generation {generation}, which has {held}")
-        for number in sorted(self._labelled):
-            if self._inspector.is_listed_in_vain(self._partition, number):
-                self._say(f"item number {number} is listed as labelled and belongs to no item")
         counts = self._inspector.counts(self._partition)
         if counts.items != counts.records:
             self._say(f"it counts {counts.items} items and has records of {counts.records}")
         if counts.items + counts.free != counts.given:
             self._say(f"of {counts.given} item numbers {counts.items} are in use and {counts.free} free")
 
-    def _settle_members(self, generation: int, members: list[tuple[int, int, int]]) -> None:
-        for start in range(0, len(members), _MEMBERS_AT_ONCE):
-            some = members[start : start + _MEMBERS_AT_ONCE]
+    def _settle_members(self, generation: int, members: Iterable[tuple[int, int, int]]) -> None:
+        for some in _pieces(members):
             for table, code, member in self._inspector.unexplained(self._partition, generation, some):
                 self._say(
                     f"bucket {code} of table {table}, generation {generation} holds member {member}, "
                     "which belongs to no item"
                 )
 
-    def _settle_item(self, item_id: str) -> None:
-        view = self._inspector.item(self._partition, item_id)
+    def _settle_items(self) -> None:
+        for ids in _pieces(self._suspects.ids, _ITEMS_AT_ONCE):
+            views = self._inspector.items(self._partition, ids)
+            # read after them: what they carry was given out by then
+            last_sequence = self._handle.ledger.last_sequence()
+            for item_id, view in views.items():
+                self._settle_item(item_id, view, last_sequence)
+
+    def _settle_item(self, item_id: str, view: ItemView, last_sequence: int) -> None:
         if view.record is None or view.record.number is None:
             if view.value is not None:
                 self._say(f"item {item_id!r} has a value and no record")
@@ -249,7 +266,7 @@ class _Partition:
             return
         if (view.value.ids[0], int(view.value.sequences[0])) != (item_id, view.record.sequence):
             self._say(f"the record and the value of item {item_id!r} are of different writes")
-        if view.record.sequence > self._handle.ledger.last_sequence():
+        if view.record.sequence > last_sequence:
             self._say(f"item {item_id!r} has a sequence number that was never given out")
         if view.listed != (view.record.label_sequence if view.record.label else None):
             self._say(f"item {item_id!r} is not listed as labelled under the sequence number of its label")
@@ -270,17 +287,20 @@ class _Partition:
                 f"item {item_id!r} is stored under codes that are not the hash of its vector, generation {generation}"
             )
         for table, held in enumerate(place.present):
-            if not held:
+            if held:
+                self._suspects.buckets.add((generation, table, place.codes[table]))
+            else:
                 self._say(
                     f"item {item_id!r} is missing from its bucket {place.codes[table]} of table {table}, "
                     f"generation {generation}"
                 )
-                continue
-            size, counted = self._inspector.bucket(self._partition, generation, table, place.codes[table])
-            if size != counted and self._is_written(generation):
-                self._say(
-                    f"bucket {place.codes[table]} of table {table}, generation {generation} holds {size}, not {counted}"
-                )
+
+
+def _pieces(suspects: Iterable[_Suspect], size: int = _SETTLED_AT_ONCE) -> Iterator[list[_Suspect]]:
+    """The suspects in order, some at a time."""
+    ordered = sorted(suspects)
+    for start in range(0, len(ordered), size):
+        yield ordered[start : start + size]
 
 
 def _difference(these: NDArray[np.uint64], those: NDArray[np.uint64]) -> list[tuple[int, int]]:

@@ -8,6 +8,8 @@ Rules (each is held by one script; tests remove it and see the loss)
    pieces, found through its own directories.
 4. A caller whose token is older than one seen before changes nothing at all (FencedError), and neither does one that
    opened another index of this name (IndexMissingError).
+5. Before a trainer forgets models it has each partition take note of its token (`fence`). Another that was paused with
+   an older target in its hands, whose model may be gone by now, then finds its token refused: what is begun has one.
 """
 
 from __future__ import annotations
@@ -144,6 +146,17 @@ class Generations:
         """
         return bool(self._call("generation_abandon", partition, generation, token)[1])
 
+    def fence(self, partition: int, token: int) -> set[int] | None:
+        """Have nobody with an older token begin anything from now on. Returns what is in use: live, built, retiring.
+
+        None, and the token is not remembered, when the partition has no generation yet. Raises FencedError when a
+        newer token has been here.
+        """
+        reply = self._call("generation_fence", partition, 0, token)
+        if reply[0] == b"NONE":
+            return None
+        return {int(generation) for text in reply[1:] for generation in text.split(b",") if generation}
+
     def retire(self, partition: int, generation: int) -> Iterator[State | None]:
         """Delete all keys of a generation that is not in use, a piece a step; any step may be the last.
 
@@ -188,11 +201,7 @@ class Generations:
         arguments = (generation, self._identity.nonce, *arguments)
         reply = self._scripts(script, [self._keys.partition(partition).state], list(arguments))
         if reply[0] == b"ANOTHER":
-            raise IndexMissingError(
-                f"index {self._keys.index!r} is not the one that was opened",
-                why="it was wiped, and another was created under its name",
-                remedy="start again",
-            )
+            raise another(self._keys.index)
         if reply[0] == b"FENCED":
             raise fenced(int(reply[1]))
         return reply
@@ -204,6 +213,15 @@ def fenced(newest: int) -> FencedError:
         "another trainer has taken over",
         why=f"the newest token is {newest}",
         remedy="leave the work to it, or start again",
+    )
+
+
+def another(index: str) -> IndexMissingError:
+    """The error of a caller whose index is not there any more."""
+    return IndexMissingError(
+        f"index {index!r} is not the one that was opened",
+        why="it was wiped, and another may have been created under its name",
+        remedy="start again",
     )
 
 

@@ -25,7 +25,7 @@ Of an index, under `sh:{N}:`
 |                |        | generation that every partition shall have live; asked (Unix seconds) and    |
 |                |        | asked_why: when somebody last asked for training                             |
 | learner        | string | a trainer's state, with the cursor up to which it has learned                |
-| runs           | list   | JSON records of the last 100 runs of training, newest first                  |
+| runs           | list   | JSON records of the last 100 runs of training and rollbacks, newest first    |
 | progress       | string | JSON: what the trainer is doing, for people; expires                         |
 | figures        | zset   | JSON [sequence number, generation, precision@10] of items that were asked     |
 |                |        | before they were stored, not yet in quality → sequence number                |

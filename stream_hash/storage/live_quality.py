@@ -7,7 +7,8 @@ Rules (each is held by one script; tests remove it and see the loss)
    of positions, although several workers measure out of order.
 3. They are taken up into a summary by whoever comes first; who comes second has read an older summary, and changes
    nothing. The wish to train that follows from them is stored at once with the summary.
-4. While nobody takes them up, the newest FIGURES_KEPT are kept and the older ones lost.
+4. Figures of an index that was wiped are not taken up into another of its name.
+5. While nobody takes them up, the newest FIGURES_KEPT are kept and the older ones lost.
 """
 
 from __future__ import annotations
@@ -56,8 +57,9 @@ class Stored:
 class LiveQuality:
     """The figures of one index, and their summary. All methods are safe to repeat."""
 
-    def __init__(self, client: Client, index: str, *, scripts: Mapping[str, str] | None = None) -> None:
-        self._client = client
+    def __init__(self, client: Client, index: str, nonce: str, *, scripts: Mapping[str, str] | None = None) -> None:
+        """nonce : of the index that was opened (store.Identity)."""
+        self._client, self._nonce = client, nonce
         self._keys = IndexKeys(index)
         self._scripts = Scripts(client, scripts)
 
@@ -83,10 +85,10 @@ class LiveQuality:
         """Replace the summary by one that holds all figures below `below`, and forget these.
 
         before : `Stored.folded`, as read with the summary that this one continues. ask : when (Unix seconds) and why
-        training is asked for. False when somebody else folded meanwhile.
+        training is asked for. False when somebody else folded meanwhile, or the index was wiped.
         """
         wish = [] if ask is None else [repr(float(ask[0])), ask[1]]
-        return bool(self._scripts("quality_fold", [self._keys.quality], [before, below, summary, *wish]))
+        return bool(self._scripts("quality_fold", [self._keys.quality], [self._nonce, before, below, summary, *wish]))
 
 
 def _decode(text: bytes) -> Figure | None:

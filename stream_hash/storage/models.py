@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from stream_hash.errors import ModelMissingError
 from stream_hash.storage.codec import decode_model, encode_model
 from stream_hash.storage.connection import Client
+from stream_hash.storage.generations import another
 from stream_hash.storage.keys import IndexKeys
 from stream_hash.storage.scripts import Scripts
 
@@ -56,16 +57,19 @@ class Models:
         self._scripts = Scripts(client, scripts)
 
     def publish(
-        self, generation: int, arrays: Mapping[str, NDArray[Any]], *, kind: str, created: float
+        self, nonce: str, generation: int, arrays: Mapping[str, NDArray[Any]], *, kind: str, created: float
     ) -> GenerationRecord | None:
         """Publish `arrays` as the model of `generation`, unless one stands already.
 
-        Returns what stands; None when the generation was forgotten since.
+        nonce : of the index it is for. Returns what stands; None when the generation was forgotten since. Raises
+        IndexMissingError when the index was wiped, be it that it was created anew.
         """
         raw, sha256 = encode_model(arrays)
         text = GenerationRecord(generation, sha256, kind, created).to_json()
         keys = [self._keys.generations, self._keys.model(generation)]
-        standing = self._scripts("publish", keys, [generation, text, raw])
+        standing = self._scripts("publish", keys, [generation, text, raw, nonce])
+        if standing == b"ANOTHER":
+            raise another(self._keys.index)
         return None if standing is None else GenerationRecord.from_json(generation, standing)
 
     def load(self, generation: int) -> dict[str, NDArray[Any]]:

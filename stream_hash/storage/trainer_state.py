@@ -2,10 +2,12 @@
 
 Rules (each is held by one script; tests remove it and see the loss)
 1. One trainer at a time has the lease. Who takes it over gets a higher token, and with the older one nothing can be
-   published or stored any more (FencedError), however long its holder was paused.
+   published or stored any more (FencedError), however long its holder was paused. Who is known to be dead has it no
+   longer.
 2. A model, its record, its generation's number and the target are published at once.
 3. A learner's state, the cursor up to which it has learned (inside that state) and the record of the run are stored
    at once, so that a run that is repeated learns nothing twice.
+4. All of it is one index's. Who opened another of this name, wiped since, changes nothing (IndexMissingError).
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from numpy.typing import NDArray
 from stream_hash.errors import UsageError
 from stream_hash.storage.codec import encode_model
 from stream_hash.storage.connection import Client
-from stream_hash.storage.generations import fenced
+from stream_hash.storage.generations import another, fenced
 from stream_hash.storage.keys import IndexKeys
 from stream_hash.storage.models import GenerationRecord
 from stream_hash.storage.scripts import Scripts
@@ -47,16 +49,23 @@ class Held:
 
 
 class TrainerState:
-    """What an index's trainers share. All methods are safe to repeat."""
+    """What an index's trainers share. All methods are safe to repeat.
 
-    def __init__(self, client: Client, index: str, *, scripts: Mapping[str, str] | None = None) -> None:
-        self._client = client
+    Any that changes something raises IndexMissingError when the index was wiped, be it that it was created anew.
+    """
+
+    def __init__(self, client: Client, index: str, nonce: str, *, scripts: Mapping[str, str] | None = None) -> None:
+        """nonce : of the index that was opened (store.Identity)."""
+        self._client, self._nonce = client, nonce
         self._keys = IndexKeys(index)
         self._scripts = Scripts(client, scripts)
 
-    def lead(self, holder: str, *, now: int, until: int) -> Lead | Held:
-        """Take the lease if nobody else has it at `now`. now, until : Unix milliseconds."""
-        reply = self._call("trainer_lead", holder, now, until)
+    def lead(self, holder: str, *, now: int, until: int, gone: str | None = None) -> Lead | Held:
+        """Take the lease if nobody else has it at `now`. now, until : Unix milliseconds.
+
+        gone : a holder that is known to be dead; its lease has run out.
+        """
+        reply = self._call("trainer_lead", holder, now, until, *([] if gone is None else [gone]))
         return Lead(int(reply[1])) if reply[0] == b"OK" else Held(reply[1].decode(), int(reply[2]))
 
     def renew(self, token: int, *, until: int) -> None:
@@ -77,16 +86,20 @@ class TrainerState:
         parent: int | None = None,
         origin: int | None = None,
         figures: Mapping[str, Any] | None = None,
+        run: Mapping[str, Any] | None = None,
     ) -> GenerationRecord:
         """Publish a model as the next generation and make it the target; publishing the target again changes nothing.
 
         parent : the generation it continues. origin : for a rollback, the generation whose model it is. created :
-        Unix seconds. Raises FencedError when a newer token was given out, UsageError before there is a first
+        Unix seconds. run : JSON values: a record of this, kept among the runs at once with it and completed by the
+        generation's number. Raises FencedError when a newer token was given out, UsageError before there is a first
         generation.
         """
         raw, sha256 = encode_model(arrays)
         fresh = GenerationRecord(0, sha256, kind, created, parent, origin, dict(figures or {}))
-        reply = self._call("trainer_publish", token, sha256, fresh.to_json(), raw)
+        others = {name: value for name, value in (run or {}).items() if name != "generation"}
+        recorded = [] if run is None else [json.dumps(others), RUNS_KEPT]
+        reply = self._call("trainer_publish", token, sha256, fresh.to_json(), raw, *recorded)
         if reply[0] == b"NONE":
             raise UsageError(
                 f"index {self._keys.index!r} has no generation that another could follow",
@@ -139,7 +152,9 @@ class TrainerState:
         return [int(g) for g in self._call("trainer_forget", token, keep, *sorted(set(in_use)))[1:]]
 
     def _call(self, script: str, *arguments: Any) -> Any:
-        reply = self._scripts(script, [self._keys.trainer], list(arguments))
+        reply = self._scripts(script, [self._keys.trainer], [self._nonce, *arguments])
+        if reply[0] == b"ANOTHER":
+            raise another(self._keys.index)
         if reply[0] == b"FENCED":
             raise fenced(int(reply[1]))
         return reply

@@ -39,8 +39,8 @@ class Figures:
                 self.dropped += len(self.waiting | new) - len(newest)
                 self.waiting = newest
         elif script == "quality_fold" and reply:
-            self._expect(int(arguments[1]) > self.folded, f"folded to {arguments[1]} after {self.folded}")
-            self.folded = int(arguments[1])
+            self._expect(int(arguments[2]) > self.folded, f"folded to {arguments[2]} after {self.folded}")
+            self.folded = int(arguments[2])
             taken = {position for position in self.waiting if position < self.folded}
             self.waiting -= taken
             self.counted += len(taken)

@@ -13,7 +13,7 @@ from typing import Any
 
 from invariants import Partition
 
-FENCED = ("generation_begin", "generation_switch", "generation_abandon")
+FENCED = ("generation_begin", "generation_switch", "generation_abandon", "generation_fence")
 
 
 @dataclass
@@ -108,11 +108,13 @@ class Partitions:
             token = int(arguments[2])
             if token < partition.token:
                 return b"FENCED"
-            partition.token = token
+            if partition.live:  # before that it is of no index yet
+                partition.token = token
         answers: dict[str, Callable[[], bytes]] = {
             "generation_begin": lambda: partition.begun(generation),
             "generation_switch": lambda: partition.switched(generation, answer),
             "generation_abandon": lambda: partition.abandoned(generation),
+            "generation_fence": lambda: b"OK" if partition.live else b"NONE",
             "generation_put": lambda: partition.put(generation, int(arguments[2]), int(arguments[3]) == 1),
             "generation_retire": lambda: partition.retired(generation, answer),
         }

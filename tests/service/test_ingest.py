@@ -131,7 +131,7 @@ def test_a_worker_with_an_outdated_view_loads_the_new_generation_and_writes_both
     accept(handle, "b0", Batch("upsert", ["a"], SAMPLE[:1], [""], None))
     apply_batch(handle, "b0")
     second = lsh_model(IndexSettings(4, bits=5, tables=2, metric="l2", seed=9), SAMPLE)
-    handle.models.publish(2, second.to_arrays(), kind="lsh", created=0.0)
+    handle.models.publish(handle.identity.nonce, 2, second.to_arrays(), kind="lsh", created=0.0)
     for p in range(SETTINGS.partitions):
         client.hset(handle.store.partition(p).state, "building", "2")
     accept(handle, "b1", Batch("upsert", ["a", "b"], SAMPLE[1:3], ["", ""], None))

@@ -26,6 +26,7 @@ from stream_hash.service.context import Context
 from stream_hash.service.handle import IndexHandle
 from stream_hash.service.ingest import apply_batch
 from stream_hash.service.quality import GENERATIONS, Summary, current, fold
+from stream_hash.service.rollback import rollback
 from stream_hash.service.schedule import Schedule, Trainers
 from stream_hash.service.scoring import Scorer, precision
 from stream_hash.service.search import Searcher
@@ -387,6 +388,24 @@ def test_a_worse_model_asks_for_training(client: Client) -> None:
     assert handle.trainer.asked() is not None
     by_generation = [current(handle).of_generation(generation) for generation in (3, 4, 5)]
     assert [round(found["precision"], 1) if found else None for found in by_generation] == [0.6, 0.5, None]
+
+
+@pytest.mark.parametrize(("answered_by", "asks"), [(4, False), (5, True)])
+def test_a_drop_of_what_was_gone_back_from_asks_for_nothing(
+    real_client: redis.Redis, answered_by: int, asks: bool
+) -> None:
+    """Its last figures are taken up after the rollback, which made generation 5."""
+    handle, rng = opened(real_client), np.random.default_rng(1)
+    filled(handle, (rng.binomial(10, 0.6, 500) / 10).tolist(), generation=3)
+    fold(handle, handle.ledger.horizon())
+    token = lead(handle)
+    handle.begin_first_generation(np.ones((1, 64), dtype=np.float32))
+    for generation in (2, 3, 4):
+        handle.trainer.publish(token, {"w": np.full(1, generation)}, kind="lsh", created=0.0)
+    assert rollback(handle, token, 3) == 5
+    filled(handle, (rng.binomial(10, 0.45, 300) / 10).tolist(), first=501, generation=answered_by)
+    fold(handle, handle.ledger.horizon())
+    assert (handle.trainer.asked() is not None) == asks
 
 
 def of_class(handle: IndexHandle, label: str, mean: float, count: int, rng: np.random.Generator) -> None:

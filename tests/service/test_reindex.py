@@ -378,10 +378,28 @@ def test_the_first_generation_is_kept_while_a_partition_has_yet_to_begin_with_it
     token = lead(handle)
     newer = [publish(handle, seed, token) for seed in range(2, MODELS_KEPT + 3)]
     client.hset(handle.store.partition(0).state, "live", str(newer[-1]))
-    assert 1 not in forget_old(handle, token)
+    assert forget_old(handle, token) == []
     client.hset(handle.store.partition(1).state, "live", str(newer[-1]))
     assert 1 in {record.generation for record in handle.models.records()}
     assert 1 in forget_old(handle, token)
+
+
+@pytest.mark.parametrize("began", ["before", "after"])
+def test_a_trainer_that_was_paused_before_it_began_begins_nothing_that_is_forgotten(client: Client, began: str) -> None:
+    """It had read the target. Until it comes back, ten newer ones are published, of which none is begun."""
+    handle, late = opened(client, SMALL, 60), IndexHandle(client, "x")
+    old_token = lead(late, "old")
+    old = publish(late, 2, old_token)
+    token = lead(handle, "new")
+    newest = [publish(handle, seed, token) for seed in range(3, 3 + MODELS_KEPT)][-1]
+    if began == "before":
+        late.generations.begin(0, old, old_token)
+    assert (old in forget_old(handle, token)) == (began == "after"), "what is being built is kept"
+    with pytest.raises(FencedError, match="another trainer has taken over"):
+        reindex(late, old_token, old)
+    apply(IndexHandle(client, "x"), "late", Batch("upsert", ["late"], vectors(1, DIMENSION, seed=3)))
+    reindex(handle, token, newest)
+    check(client)
 
 
 def test_an_index_without_a_generation_has_nothing_to_replace(client: Client) -> None:

@@ -135,7 +135,7 @@ def switch_generation(client: Client) -> None:
     """Build generation 2 by hand, switch to it, and delete half of generation 1's buckets."""
     handle = IndexHandle(client, "x")
     model = lsh_model(IndexSettings(12, bits=6, seed=99), vectors(100, 12))
-    handle.models.publish(2, model.to_arrays(), kind="lsh", created=0.0)
+    handle.models.publish(handle.identity.nonce, 2, model.to_arrays(), kind="lsh", created=0.0)
     keys = handle.store.partition(0)
     client.hset(keys.state, "building", "2")
     handle.reload_states()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -14,19 +17,21 @@ from servers import wait_until
 from training_support import digits, store
 
 from stream_hash.client import Index
-from stream_hash.errors import FencedError, StreamHashError
+from stream_hash.clock import now_seconds
+from stream_hash.errors import FencedError, IndexMissingError, StreamHashError
+from stream_hash.numerics.model import lsh_model
 from stream_hash.queue import TRAIN_QUEUE, SafeQueue, TrainArgument, training_is_pending
 from stream_hash.service import asking, schedule, training
 from stream_hash.service import lease as lease_module
 from stream_hash.service import trainer as trainer_module
 from stream_hash.service.connections import Connections
 from stream_hash.service.handle import IndexHandle
-from stream_hash.service.lease import Lease, leading
+from stream_hash.service.lease import Lease, is_gone, leading
 from stream_hash.service.schedule import Schedule, Trainers
 from stream_hash.service.trainer import Cycle, Doing, Outcome, StoppedError, unfinished
 from stream_hash.service.training import TrainingPlan, TrainingRun
 from stream_hash.storage.trainer_board import TrainerBoard
-from stream_hash.storage.trainer_state import Held
+from stream_hash.storage.trainer_state import Held, Lead
 
 ITEMS = 900
 PLAN = TrainingPlan()
@@ -191,6 +196,60 @@ def test_the_lease_is_kept_while_a_step_takes_long_and_its_loss_is_noticed(
     assert found.holder == "another"
 
 
+def test_the_lease_of_a_trainer_that_was_killed_here_is_not_waited_for(handle: IndexHandle) -> None:
+    """As far as process numbers tell: not that of one that lives, nor of one whose number means something else here."""
+    child = subprocess.run(
+        [sys.executable, "-c", "from stream_hash.service.lease import holder_name; print(holder_name())"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    gone = child.stdout.strip()
+    host, process, numbers, unique = gone.rsplit(":", 3)
+    far = 10**15
+    for holder in (
+        f"{host}:{os.getpid()}:{numbers}:{unique}",
+        f"another-{host}:{process}:{numbers}:{unique}",
+        f"{host}:{process}:another:{unique}",
+        f"{host}:{process}::{unique}",
+        f"{host}:{process}",
+        f"{host}:{10**30}:{numbers}:{unique}",
+        "",
+    ):
+        assert not is_gone(holder), holder
+    taken = handle.trainer.lead(gone, now=0, until=far)
+    assert isinstance(taken, Lead)
+    with leading(handle) as lease:
+        assert isinstance(lease, Lease)
+        assert lease.token == taken.token + 1
+        with leading(IndexHandle(handle.client, handle.name)) as other:
+            assert isinstance(other, Held), "this process lives"
+    with pytest.raises(FencedError):
+        handle.trainer.renew(taken.token, until=far)
+
+
+def test_where_the_kernel_does_not_tell_nobody_is_taken_for_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease_module, "_process_numbers", lambda: "")
+    monkeypatch.setattr(lease_module.os, "kill", lambda *_: pytest.fail("it looked all the same"))
+    assert not is_gone(lease_module.holder_name())
+
+
+def test_a_trainer_of_an_index_that_was_wiped_stops_and_changes_nothing(
+    connections: Connections, handle: IndexHandle, trained: list[TrainingPlan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease_module, "RENEW_SECONDS", 0.01)
+    with leading(handle) as lease:
+        assert isinstance(lease, Lease)
+        handle.client.flushall()
+        Index.create("x", handle.settings, connections)
+        wait_until(lambda: lease.lost, what="the loss to be noticed")
+        with pytest.raises(IndexMissingError):
+            lease.check()
+    with pytest.raises(IndexMissingError, match="not the one that was opened"):
+        train(handle)
+    assert (trained, handle.client.keys("sh:{x}:*")) == ([], [b"sh:{x}:settings"])
+
+
 def test_a_rollback_gives_up_what_is_being_built(handle: IndexHandle, trained: list[TrainingPlan]) -> None:
     phases: list[str] = []
     with pytest.raises(StoppedError):
@@ -271,6 +330,46 @@ def test_a_request_whose_trainer_died_after_training_is_not_trained_again(
     clean(handle, 2)
 
 
+def test_a_late_word_on_a_request_does_not_replace_the_last_one(
+    connections: Connections, handle: IndexHandle, trained: list[TrainingPlan]
+) -> None:
+    """A trainer that was paused after it had trained, until the request was delivered again and done."""
+    name, argument = request(connections)
+    board = TrainerBoard(connections.client, "x")
+    Trainers(connections).asked("x", argument)
+    answer = board.answer_to(name)
+    assert answer is not None
+    assert answer["done"]
+    board.answer(name, {"done": False, "run": None, "error": None})
+    assert board.answer_to(name) == answer
+
+
+def test_a_rollback_is_not_undone_by_the_schedule(
+    connections: Connections, handle: IndexHandle, trained: list[TrainingPlan]
+) -> None:
+    """Labels and the interval count anew from it, and a wish of before is void."""
+    trainers = Trainers(connections, Schedule(interval_seconds=600, labels=ITEMS))
+    another = lsh_model(replace(handle.settings, seed=9), digits()[0])
+    with leading(handle) as lease:
+        assert isinstance(lease, Lease)
+        handle.trainer.publish(lease.token, another.to_arrays(), kind="lsh", created=0.0)
+    assert cycle(handle).resume().live == 2
+    handle.trainer.ask("answers became worse", now=now_seconds())
+    assert cycle(handle).rollback(1).live == 3
+    run = handle.trainer.runs(1)[0]
+    assert (run["decision"], run["generation"], run["seen"]) == ("rolled back", 3, ITEMS)
+    row = Index("x", connections).generations()[-1]
+    assert (row["generation"], row["run"]["reason"]) == (3, "somebody went back to the model of generation 1")
+    trainers.look()
+    assert trained == [], "the wish and all labels are older than the rollback"
+    store(handle, *(some[:10] for some in digits()), first=ITEMS)
+    trainers.look()
+    assert trained == [], "the interval counts from the rollback, and so do labels"
+    store(handle, *(some[: ITEMS - 10] for some in digits()), first=ITEMS + 10)
+    trainers.look()
+    assert len(trained) == 1
+
+
 def test_what_cannot_be_done_is_told_to_whoever_asked(connections: Connections, handle: IndexHandle) -> None:
     trainers = Trainers(connections)
     name, argument = request(connections)
@@ -328,7 +427,7 @@ def test_whoever_waits_is_told_when_nobody_is_there_or_all_attempts_failed(
 def test_the_notice_board_expires_and_holds_plain_json(connections: Connections, handle: IndexHandle) -> None:
     board = TrainerBoard(connections.client, "x")
     board.show({"phase": "learning"})
-    board.answer("r1", {"done": False})
+    board.answer("r1", {"done": True})
     assert board.progress() == {"phase": "learning"}
     for key in ("sh:{x}:progress", "sh:{x}:answer:r1"):
         assert 0 < connections.client.ttl(key) <= 3_600

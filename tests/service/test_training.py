@@ -24,7 +24,7 @@ from stream_hash.service.connections import Connections
 from stream_hash.service.handle import IndexHandle
 from stream_hash.service.items import label_items
 from stream_hash.service.learner_state import LearnerState
-from stream_hash.service.newcomers import WISH_RUNS, Newcomers, barely_known
+from stream_hash.service.newcomers import REPEAT_LABELS, WISH_RUNS, Newcomers, barely_known
 from stream_hash.service.quality import current
 from stream_hash.service.training import TrainingPlan, TrainingRun, due, rollback, runs, train
 from stream_hash.service.window import Examples, is_held_out
@@ -477,6 +477,58 @@ def test_a_wish_that_nothing_went_live_for_is_tried_again_some_times(client: Cli
         assert newcomers.due(handle) is None, "nothing is new"
         store(handle, x[:60], rng.integers(10, size=60))
     assert tried == WISH_RUNS + 1
+
+
+def recorded(handle: IndexHandle, token: int, number: int, decision: str, *, started: float, seen: int) -> None:
+    """The record of a run in which nothing was learned."""
+    what = TrainingRun(f"run {number}", started, 0.1, "pa", 1, None, 7, 3, 2, "refused", "", {}, "", seen)
+    handle.trainer.checkpoint(token, run=what.to_dict() | {"decision": decision})
+
+
+@pytest.mark.parametrize(
+    ("asked", "decisions", "why"),
+    [
+        (5.0, ["refused", "refused"], "nothing went live since training was asked for"),
+        (6.0, ["live", "refused"], "nothing went live since training was asked for"),
+        (None, ["refused", "refused"], None),  # nobody asked
+        (7.0, ["refused", "refused"], None),  # no run has begun since: it is due by the wish itself
+        (5.0, ["live", "refused"], None),
+        (5.0, ["refused", "live"], None),
+        (5.0, ["refused", "forced"], None),
+        (5.0, ["refused", "skipped"], None),
+        (5.0, ["refused", "rolled back"], None),
+    ],
+)
+def test_a_wish_is_tried_again_while_all_runs_since_were_refused(
+    real_client: redis.Redis, asked: float | None, decisions: list[str], why: str | None
+) -> None:
+    """The runs began at 5 and 6 seconds."""
+    x, y = digits()
+    handle, newcomers = opened(real_client), Newcomers()
+    token = lead(handle)
+    store(handle, x[:100], y[:100])
+    if asked is not None:
+        handle.trainer.ask("drift", now=asked)
+    for number, decision in enumerate(decisions):
+        recorded(handle, token, number, decision, started=5.0 + number, seen=100)
+    store(handle, x[:REPEAT_LABELS], y[:REPEAT_LABELS], first=100)
+    assert newcomers.due(handle) == (why and f"{REPEAT_LABELS} new labels, and {why}")
+
+
+@pytest.mark.parametrize(
+    ("labels", "runs_since", "again"), [(0, 1, True), (-1, 1, False), (0, 10, True), (0, 11, False)]
+)
+def test_a_wish_is_tried_again_after_enough_labels_and_not_for_ever(
+    real_client: redis.Redis, labels: int, runs_since: int, again: bool
+) -> None:
+    x, y = digits()
+    handle, newcomers = opened(real_client), Newcomers()
+    token = lead(handle)
+    handle.trainer.ask("drift", now=1.0)
+    for number in range(runs_since):
+        recorded(handle, token, number, "refused", started=2.0 + number, seen=0)
+    store(handle, x[: REPEAT_LABELS + labels], y[: REPEAT_LABELS + labels])
+    assert (newcomers.due(handle) is not None) == again
 
 
 def test_labels_of_every_kind_are_classes_of_their_own(client: Client) -> None:

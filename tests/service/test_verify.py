@@ -75,7 +75,7 @@ def miscount_the_items(client: Client) -> None:
 
 def leave_buckets_of_a_retired_generation(client: Client) -> None:
     handle = IndexHandle(client, "x")
-    handle.models.publish(2, handle.models.load(1), kind="lsh", created=0.0)
+    handle.models.publish(handle.identity.nonce, 2, handle.models.load(1), kind="lsh", created=0.0)
     client.hset(KEYS.directory(2, 0), "5", 1)
 
 
@@ -97,19 +97,19 @@ def give_a_place_to_nobody(client: Client) -> None:
 
 def leave_places_of_a_retired_generation(client: Client) -> None:
     handle = IndexHandle(client, "x")
-    handle.models.publish(2, handle.models.load(1), kind="lsh", created=0.0)
+    handle.models.publish(handle.identity.nonce, 2, handle.models.load(1), kind="lsh", created=0.0)
     client.set(KEYS.places(2, 0), "x")
 
 
 def leave_counts_of_a_retired_generation(client: Client) -> None:
     handle = IndexHandle(client, "x")
-    handle.models.publish(2, handle.models.load(1), kind="lsh", created=0.0)
+    handle.models.publish(handle.identity.nonce, 2, handle.models.load(1), kind="lsh", created=0.0)
     client.hset(KEYS.state, "members:2:0", 5)
 
 
 def say_that_a_chunk_is_built(client: Client) -> None:
     handle = IndexHandle(client, "x")
-    handle.models.publish(2, handle.models.load(1), kind="lsh", created=0.0)
+    handle.models.publish(handle.identity.nonce, 2, handle.models.load(1), kind="lsh", created=0.0)
     handle.generations.begin(0, 2, 1)
     client.setbit(KEYS.built(2), 0, 1)
 
@@ -169,6 +169,36 @@ def test_damage_is_reported(damage: Callable[[Client], None], said: str, client:
     damage(client)
     violations = index.verify().violations
     assert any(said in violation for violation in violations), violations
+
+
+def test_many_suspects_are_settled_in_as_many_round_trips_as_one(
+    real_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of each kind there is: items, buckets, members, places, labels, free numbers."""
+    index = filled(real_client, SETTINGS, 60)
+    assert index.verify().violations == []
+    sent: list[int] = []
+    execute = redis.client.Pipeline.execute
+
+    def noted(self: redis.client.Pipeline, *args: bool, **options: bool) -> list[object]:
+        sent.append(1)
+        return execute(self, *args, **options)
+
+    monkeypatch.setattr(redis.client.Pipeline, "execute", noted)
+    trips = []
+    for count in (1, 40):
+        for number in range(count):
+            real_client.zadd(KEYS.labelled, {str(number): 10**6, str(9_000 + number): 5})
+            real_client.rpush(KEYS.free, number)
+            real_client.setrange(KEYS.places(1, 0), (400 + number) * 7, b"\xff" * 7)
+        for bucket in sorted(real_client.scan_iter(match=KEYS.prefix + "bucket:1:0:*"))[:count]:
+            real_client.sadd(bucket, (5 << 24) + 9_999)
+        sent.clear()
+        violations = index.verify().violations
+        trips.append(len(sent))
+        for said in ("not listed as labelled", "listed as labelled and", "is free", "has a place", "holds", "no item"):
+            assert sum(said in one for one in violations) >= min(count, 15), (said, violations)
+    assert trips[0] == trips[1]
 
 
 def test_a_generation_that_is_being_retired_may_have_keys(client: Client) -> None:

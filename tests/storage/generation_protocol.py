@@ -146,11 +146,44 @@ def who_opened_another_index_of_this_name_changes_nothing(bench: Bench) -> None:
         lambda: other.switch(PARTITION_OF_A, 2, 9),
         lambda: other.abandon(PARTITION_OF_A, 2, 9),
         lambda: list(other.retire(PARTITION_OF_A, 3)),
+        lambda: other.fence(PARTITION_OF_A, 9),
     )
     for call in calls:
         with pytest.raises(IndexMissingError, match="not the one that was opened"):
             call()
         assert bench.dump() == before
+
+
+def a_partition_without_a_generation_remembers_no_token(bench: Bench) -> None:
+    """Nor has it a nonce yet: the token may be one of an index that was wiped, and the next trainer's is 1."""
+    generations = generations_of(bench)
+    bench.client.delete(bench.store.partition(PARTITION_OF_A).state)
+    before = bench.dump()
+    assert generations.begin(PARTITION_OF_A, 2, 9) == Refused(0)
+    assert generations.switch(PARTITION_OF_A, 2, 9) == Stale(State(0))
+    assert not generations.abandon(PARTITION_OF_A, 2, 9)
+    assert generations.fence(PARTITION_OF_A, 9) is None
+    assert bench.dump() == before
+    bench.store.activate(SETTINGS, 1, "nonce")
+    assert generations.begin(PARTITION_OF_A, 2, 1) == Begun(0)
+
+
+def who_was_fenced_off_begins_nothing(bench: Bench) -> None:
+    """A trainer with token 6 read its target, and was paused; the one with token 7 forgets that target's model."""
+    generations = begun(bench)
+    assert generations.fence(PARTITION_OF_A, 7) == {1, 2}
+    assert generations.abandon(PARTITION_OF_A, 2, 7)
+    assert generations.fence(PARTITION_OF_A, 10) == {1, 2}, "it retires, and has keys"
+    before = bench.dump()
+    for late in (
+        lambda: generations.begin(PARTITION_OF_A, 3, 9),  # not as texts: 9 is older than 10
+        lambda: generations.fence(PARTITION_OF_A, 9),
+    ):
+        with pytest.raises(FencedError, match="another trainer"):
+            late()
+        assert bench.dump() == before
+    assert generations.begin(PARTITION_OF_A, 3, 10) == Begun(1)
+    assert generations.fence(PARTITION_OF_A, 10) == {1, 2, 3}
 
 
 def an_item_that_changed_since_it_was_read_is_not_put(bench: Bench) -> None:
@@ -392,6 +425,8 @@ SCENARIOS = (
     nothing_is_built_before_something_is_live,
     who_has_an_older_token_changes_no_generation,
     who_opened_another_index_of_this_name_changes_nothing,
+    a_partition_without_a_generation_remembers_no_token,
+    who_was_fenced_off_begins_nothing,
     an_item_that_changed_since_it_was_read_is_not_put,
     an_item_that_the_writers_put_there_is_left_alone,
     a_chunk_may_be_put_again,

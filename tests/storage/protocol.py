@@ -12,7 +12,7 @@ import oracle
 import pytest
 from numpy.typing import NDArray
 
-from stream_hash.errors import BackPressureError, PartitionFullError
+from stream_hash.errors import BackPressureError, IndexMissingError, PartitionFullError
 from stream_hash.settings import IndexSettings
 from stream_hash.storage.codec import Batch, decode_record, encode_values
 from stream_hash.storage.connection import Client
@@ -42,6 +42,7 @@ class Bench:
         self.ledger = Ledger(client, "bench", scripts=scripts)
         self.store.create(SETTINGS)
         self.store.activate(SETTINGS, 1, "nonce")
+        self.nonce = self.store.settings().nonce
         self.models = Models(client, "bench", scripts=scripts)
 
     def upsert(
@@ -324,16 +325,28 @@ def a_generation_goes_live_once(bench: Bench) -> None:
 
 
 def a_model_once_published_never_changes(bench: Bench) -> None:
-    first = bench.models.publish(1, {"w": np.ones(3)}, kind="lsh", created=1.0)
-    assert bench.models.publish(1, {"w": np.zeros(3)}, kind="lsh", created=2.0) == first
+    first = bench.models.publish(bench.nonce, 1, {"w": np.ones(3)}, kind="lsh", created=1.0)
+    assert bench.models.publish(bench.nonce, 1, {"w": np.zeros(3)}, kind="lsh", created=2.0) == first
     assert bench.models.load(1)["w"].tolist() == [1, 1, 1]
+
+
+def a_model_of_another_index_is_not_published(bench: Bench) -> None:
+    """By a worker that was paused before it published the first, until the index was wiped and created again."""
+    before = bench.dump()
+    with pytest.raises(IndexMissingError, match="not the one that was opened"):
+        bench.models.publish("older nonce", 1, {"w": np.ones(3)}, kind="lsh", created=1.0)
+    assert bench.dump() == before
+    bench.client.delete(bench.store.keys.settings)
+    with pytest.raises(IndexMissingError):
+        bench.models.publish(bench.nonce, 1, {"w": np.ones(3)}, kind="lsh", created=1.0)
+    assert bench.models.records() == []
 
 
 def a_generation_that_was_forgotten_is_not_published_again(bench: Bench) -> None:
     """By a worker that was paused before it published the first, until others had followed and it was forgotten."""
-    bench.models.publish(2, {"w": np.ones(3)}, kind="lsh", created=1.0)
+    bench.models.publish(bench.nonce, 2, {"w": np.ones(3)}, kind="lsh", created=1.0)
     before = bench.dump()
-    assert bench.models.publish(1, {"w": np.zeros(3)}, kind="lsh", created=2.0) is None
+    assert bench.models.publish(bench.nonce, 1, {"w": np.zeros(3)}, kind="lsh", created=2.0) is None
     assert bench.dump() == before
 
 
@@ -514,6 +527,7 @@ STORE_SCENARIOS = (
     a_delete_takes_an_older_label_with_it,
     a_generation_goes_live_once,
     a_model_once_published_never_changes,
+    a_model_of_another_index_is_not_published,
     a_generation_that_was_forgotten_is_not_published_again,
     all_tombstones_below_the_horizon_are_forgotten_at_once,
     labelled_items_are_listed_by_the_age_of_their_label,

@@ -19,7 +19,7 @@ def quality_of(bench: Bench, *batches: str) -> LiveQuality:
         vectors = np.ones((3, 3), dtype=np.float32)
         bench.ledger.accept(name, Batch("upsert", ["a", "b", "c"], vectors), lease_until=0)
         bench.ledger.begin(name, lease_until=0)
-    return LiveQuality(bench.client, "bench", scripts=bench.scripts)
+    return LiveQuality(bench.client, "bench", bench.nonce, scripts=bench.scripts)
 
 
 def figures_come_in_any_order_and_are_read_in_that_of_positions(bench: Bench) -> None:
@@ -75,8 +75,19 @@ def who_read_an_older_summary_folds_nothing(bench: Bench) -> None:
     assert quality.read() == live_quality.Stored(4, b"third", [])
 
 
+def figures_of_another_index_are_not_folded(bench: Bench) -> None:
+    """Neither index has folded any yet: only the nonce tells them apart."""
+    quality_of(bench, "b").add("b", [ONE])
+    before = bench.dump()
+    other = LiveQuality(bench.client, "bench", "older nonce", scripts=bench.scripts)
+    assert not other.fold(0, 2, "of another", ask=(1.0, "worse"))
+    assert bench.dump() == before
+    bench.client.delete(bench.store.keys.settings)
+    assert not quality_of(bench).fold(0, 2, "of none", ask=(1.0, "worse"))
+
+
 def the_wish_to_train_is_stored_with_the_summary(bench: Bench) -> None:
-    quality, trainer = quality_of(bench, "b"), TrainerState(bench.client, "bench", scripts=bench.scripts)
+    quality, trainer = quality_of(bench, "b"), TrainerState(bench.client, "bench", bench.nonce, scripts=bench.scripts)
     assert quality.fold(0, 2, "first")
     assert trainer.asked() is None
     assert quality.fold(2, 3, "second", ask=(1_234.5, "worse"))
@@ -90,5 +101,6 @@ SCENARIOS = (
     without_anybody_to_fold_them_the_newest_are_kept,
     what_is_folded_is_gone_and_the_rest_stays,
     who_read_an_older_summary_folds_nothing,
+    figures_of_another_index_are_not_folded,
     the_wish_to_train_is_stored_with_the_summary,
 )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from protocol import Bench
 
-from stream_hash.errors import FencedError, UsageError
+from stream_hash.errors import FencedError, IndexMissingError, UsageError
 from stream_hash.storage import trainer_state
 from stream_hash.storage.trainer_state import Held, Lead, TrainerState
 
@@ -14,8 +14,8 @@ ONE, TWO = {"w": np.ones(3)}, {"w": np.full(3, 2.0)}
 
 
 def trainer_of(bench: Bench) -> TrainerState:
-    bench.models.publish(1, {"w": np.zeros(3)}, kind="lsh", created=0.0)
-    return TrainerState(bench.client, "bench", scripts=bench.scripts)
+    bench.models.publish(bench.nonce, 1, {"w": np.zeros(3)}, kind="lsh", created=0.0)
+    return TrainerState(bench.client, "bench", bench.nonce, scripts=bench.scripts)
 
 
 def one_trainer_at_a_time_has_the_lease(bench: Bench) -> None:
@@ -38,6 +38,39 @@ def a_lease_given_back_is_free_at_once(bench: Bench) -> None:
     with pytest.raises(FencedError):
         trainer.release(1)
     assert trainer.lead("x", now=102, until=200) == Held("y", 200)
+
+
+def a_lease_is_taken_from_the_dead_and_from_nobody_else(bench: Bench) -> None:
+    trainer = trainer_of(bench)
+    trainer.lead("x", now=100, until=200)
+    assert trainer.lead("y", now=101, until=200, gone="z") == Held("x", 200)
+    assert trainer.lead("y", now=102, until=300, gone="x") == Lead(2)
+    with pytest.raises(FencedError):
+        trainer.renew(1, until=400)
+    assert trainer.lead("z", now=103, until=400, gone="x") == Held("y", 300), "somebody was quicker"
+
+
+def who_is_trainer_of_another_index_changes_nothing(bench: Bench) -> None:
+    """The index was wiped and created again. Its token would do: the new index has given out none yet."""
+    other = TrainerState(bench.client, "bench", "older nonce", scripts=bench.scripts)
+    bench.models.publish(bench.nonce, 1, {"w": np.zeros(3)}, kind="lsh", created=0.0)
+    calls = (
+        lambda: other.lead("x", now=0, until=9),
+        lambda: other.renew(7, until=10**6),
+        lambda: other.release(7),
+        lambda: other.publish(7, ONE, kind="grh", created=0.0),
+        lambda: other.checkpoint(7, learner=b"x", run={"id": "r"}),
+        lambda: other.forget(7, [], keep=0),
+    )
+    for number in range(2, 5):
+        bench.models.publish(bench.nonce, number, {"w": np.zeros(3)}, kind="lsh", created=0.0)
+    for _ in ("another of its name", "none"):
+        before = bench.dump()
+        for call in calls:
+            with pytest.raises(IndexMissingError, match="not the one that was opened"):
+                call()
+            assert bench.dump() == before
+        bench.client.delete(bench.store.keys.settings)
 
 
 def who_was_trainer_before_changes_nothing(bench: Bench) -> None:
@@ -76,6 +109,22 @@ def each_model_gets_the_next_number_and_is_the_target(bench: Bench) -> None:
     assert bench.models.records()[1] == record
 
 
+def a_run_that_is_given_is_recorded_with_the_model_and_its_number(bench: Bench) -> None:
+    trainer = trainer_of(bench)
+    trainer.lead("x", now=0, until=9)
+    started = 1_795_317_417.123456
+    given = {"id": "back", "generation": None, "started": started, "reason": 'a "}', "figures": {}}
+    assert trainer.publish(1, ONE, kind="lsh", created=5.0, origin=1, run=given).generation == 2
+    assert trainer.runs() == [given | {"generation": 2}]
+    trainer.publish(1, ONE, kind="lsh", created=5.0, origin=1, run=given)
+    assert len(trainer.runs()) == 1, "it is the target already"
+    trainer.publish(1, TWO, kind="lsh", created=6.0)
+    assert len(trainer.runs()) == 1
+    for number in range(trainer_state.RUNS_KEPT):
+        trainer.publish(1, (ONE, TWO)[number % 2], kind="lsh", created=7.0, run=given)
+    assert len(trainer.runs(1_000)) == trainer_state.RUNS_KEPT
+
+
 def publishing_the_target_again_answers_its_number(bench: Bench) -> None:
     trainer = trainer_of(bench)
     trainer.lead("x", now=0, until=9)
@@ -88,7 +137,7 @@ def publishing_the_target_again_answers_its_number(bench: Bench) -> None:
 
 
 def a_first_generation_comes_first(bench: Bench) -> None:
-    trainer = TrainerState(bench.client, "bench", scripts=bench.scripts)
+    trainer = TrainerState(bench.client, "bench", bench.nonce, scripts=bench.scripts)
     trainer.lead("x", now=0, until=9)
     with pytest.raises(UsageError, match="no generation that another could follow"):
         trainer.publish(1, ONE, kind="grh", created=5.0)
@@ -133,8 +182,11 @@ def old_generations_are_forgotten_but_for_those_in_use(bench: Bench) -> None:
 SCENARIOS = (
     one_trainer_at_a_time_has_the_lease,
     a_lease_given_back_is_free_at_once,
+    a_lease_is_taken_from_the_dead_and_from_nobody_else,
+    who_is_trainer_of_another_index_changes_nothing,
     who_was_trainer_before_changes_nothing,
     each_model_gets_the_next_number_and_is_the_target,
+    a_run_that_is_given_is_recorded_with_the_model_and_its_number,
     publishing_the_target_again_answers_its_number,
     a_first_generation_comes_first,
     a_run_is_recorded_once_with_its_learner,

@@ -22,6 +22,7 @@ _OF_A_GENERATION: Final = (
     "generation_put",
     "generation_switch",
     "generation_abandon",
+    "generation_fence",
     "generation_retire",
 )
 _OF_THE_TRAINER: Final = (

@@ -14,11 +14,15 @@ local items, next_number = state[3] or '0', tonumber(state[4] or '0')
 local generation = ARGV[1]
 set_layout(state[5], state[6])
 
--- Whether somebody with a newer token has been here. Who has the newest is remembered.
+-- Whether somebody with a newer token has been here. Who has the newest is remembered; not by a partition without a
+-- first generation, which has no nonce yet: the token may be one of an index that was wiped.
 local function fenced(token)
   local newest = tonumber(state[7] or '0')
   if tonumber(token) < newest then -- rule: fence
     return true
+  end
+  if not state[9] then -- rule: of no index yet
+    return false
   end
   -- a removal first: a server out of memory refuses a script only at a first write that may grow
   redis.call('HDEL', KEYS[1], '')

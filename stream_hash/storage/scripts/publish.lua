@@ -2,9 +2,16 @@
 --
 -- KEYS[1]  the index's generations   KEYS[2]  the model's key
 -- ARGV[1]  generation   ARGV[2]  JSON record with the SHA-256 of the bytes   ARGV[3]  npz bytes
--- Returns  the record that stands now, or nothing when the generation was forgotten since
+-- ARGV[4]  nonce of the index
+-- Returns  the record that stands now, or nothing when the generation was forgotten since, or 'ANOTHER' when the
+--          index was wiped, be it that one of its name was created since
 --
 -- Rule: a number is never used again, not even by a worker that was paused until its model was forgotten.
+
+local settings = redis.call('GET', string.sub(KEYS[1], 1, -12) .. 'settings') -- in place of 'generations'
+if not settings or cjson.decode(settings).nonce ~= ARGV[4] then -- rule: the same index
+  return 'ANOTHER'
+end
 
 if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then
   for _, generation in ipairs(redis.call('HKEYS', KEYS[1])) do
