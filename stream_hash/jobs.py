@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from redis import exceptions
+from rq.timeouts import JobTimeoutException
 
 from stream_hash.clock import now_milliseconds
 from stream_hash.errors import GenerationGoneError, IndexMissingError
@@ -15,6 +16,7 @@ from stream_hash.service.context import Context
 from stream_hash.service.ingest import apply_batch as apply_to
 from stream_hash.service.reindex import build_chunk as build
 from stream_hash.service.schedule import Trainers
+from stream_hash.storage.tallies import FailureKind
 
 log = logging.getLogger("stream_hash.jobs")
 
@@ -37,11 +39,21 @@ def apply_batch(context: Context, index: str, batch: str) -> None:
         blame_server = isinstance(error, _SERVER_FAULTS)
         try:
             reason = f"{type(error).__name__}: {error}"
-            handle.ledger.release(batch, now=now_milliseconds(), failure=reason, blame_server=blame_server)
+            handle.ledger.release(
+                batch, now=now_milliseconds(), failure=reason, blame_server=blame_server, kind=_kind_of(error)
+            )
         except exceptions.RedisError:
             # the lease runs out by itself, and the sweep takes the batch up again
             log.warning("batch %s of index %s could not be given back", batch, index, exc_info=True)
         raise
+
+
+def _kind_of(error: Exception) -> FailureKind:
+    if isinstance(error, _SERVER_FAULTS):
+        return "server"
+    if isinstance(error, JobTimeoutException):
+        return "timeout"
+    return "memory" if isinstance(error, MemoryError) else "error"
 
 
 def build_chunk(context: Context, index: str, argument: str) -> None:

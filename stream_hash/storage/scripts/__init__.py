@@ -46,6 +46,7 @@ _OF_AN_INDEX: Final = (
     "quality_add",
     "quality_fold",
     "release",
+    "tally",
 )
 
 
