@@ -48,7 +48,7 @@ METRICS: Final = (
     Metric("build_info", "gauge", ("version",), "1; the version of the exporter."),
     Metric("indexes", "gauge", (), "Indexes on the server; the first 200 by name are told of one by one."),
     Metric("server_memory_used_bytes", "gauge", ("node",), "Memory that a primary uses."),
-    Metric("server_memory_max_bytes", "gauge", ("node",), "maxmemory of a primary, 0 without a limit."),
+    Metric("server_memory_max_bytes", "gauge", ("node",), "Limit (maxmemory) of a primary's memory, 0 for none."),
     Metric("workers", "gauge", ("queue", "state"), "Worker processes that gave a sign of life in the last 30 s."),
     Metric("queue_jobs", "gauge", ("queue",), "Jobs that wait for a worker: batches, chunks of a re-index; requests."),
     Metric("items", "gauge", _INDEX, "Items held."),
@@ -74,7 +74,12 @@ METRICS: Final = (
     Metric("last_training_timestamp_seconds", "gauge", _INDEX, "When the last training began; absent before one."),
     Metric("last_training_duration_seconds", "gauge", _INDEX, "How long it took."),
     Metric("last_training_decision", "gauge", ("index", "decision"), "1 for what was decided, 0 for the others."),
-    Metric("last_training_churn_ratio", "gauge", _INDEX, "Share of the bits that it would change, or did; absent if not measured."),
+    Metric(
+        "last_training_churn_ratio",
+        "gauge",
+        _INDEX,
+        "Share of the bits that it would change, or did; absent if not measured.",
+    ),
     Metric("live_precision_ratio", "gauge", _INDEX, "precision@10 of arriving labelled items; absent before a mean."),
     Metric("buckets", "gauge", _INDEX, "Buckets that are not empty, in all tables."),
     Metric("bucket_mean_items", "gauge", _INDEX, "Mean size of a bucket."),
@@ -190,7 +195,11 @@ class Exporter:
                 log.warning("the server cannot be asked: %s (%s)", error, error.why)
                 self.error = error
             seconds = time.perf_counter() - start
-        found |= {"up": {(): int(self.error is None)}, "scrape_duration_seconds": {(): seconds}, "build_info": {(self._version,): 1}}
+        found |= {
+            "up": {(): int(self.error is None)},
+            "scrape_duration_seconds": {(): seconds},
+            "build_info": {(self._version,): 1},
+        }
         for metric in METRICS:
             if found.get(metric.name):
                 yield _family(metric, found[metric.name])

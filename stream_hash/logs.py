@@ -16,6 +16,7 @@ import contextlib
 import json
 import logging
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -50,6 +51,11 @@ def about(**fields: Any) -> Iterator[None]:
 def always_about(**fields: Any) -> None:
     """Let everything that this thread logs from now on say these fields, too: the name of a worker."""
     _about.set({**_about.get(), **fields})
+
+
+def milliseconds_since(start: float) -> float:
+    """How long ago `time.perf_counter()` was `start`, for people: three decimals."""
+    return round((time.perf_counter() - start) * 1e3, 3)
 
 
 class JsonFormatter(logging.Formatter):

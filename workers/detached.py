@@ -138,6 +138,8 @@ class Fleet:
 
         deadline = time.monotonic() + timeout_seconds
         while working(HASH_QUEUE) < processes or working(TRAIN_QUEUE) < trainers:
+            if is_free(self._lock):
+                raise self._failure("the workers have given up")
             if time.monotonic() >= deadline:
                 raise self._failure(f"the workers are not at work after {timeout_seconds:g} s")
             time.sleep(POLL_SECONDS)
