@@ -53,7 +53,7 @@ class _Slot:
     process: subprocess.Popen[bytes] | None = None
     started: float = 0.0
     due: float = 0.0
-    wait_seconds: float = SHORTEST_WAIT_SECONDS
+    wait_seconds: float = 0.0
     failures: int = 0
     code: int = 0
 
@@ -189,10 +189,10 @@ class Supervisor:
                     logger.info("supervisor: started worker process %d", pid, extra=told("process.started", pid=pid))
 
     def _put_off(self, slot: _Slot, moment: float) -> None:
-        if moment - slot.started >= LONG_LIFE_SECONDS:
-            slot.wait_seconds = SHORTEST_WAIT_SECONDS
+        lived_long = moment - slot.started >= LONG_LIFE_SECONDS
+        doubled = 0.0 if lived_long else slot.wait_seconds * 2
+        slot.wait_seconds = min(max(doubled, SHORTEST_WAIT_SECONDS), LONGEST_WAIT_SECONDS)
         slot.due = moment + slot.wait_seconds
-        slot.wait_seconds = min(slot.wait_seconds * 2, LONGEST_WAIT_SECONDS)
 
 
 def leave_with_supervisor(grace_seconds: float = GRACE_SECONDS) -> None:
