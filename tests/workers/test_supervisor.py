@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.servers import wait_until
-from workers.supervisor import GIVE_UP_LIVES, PIPE_VARIABLE, leave_with_supervisor
+from workers.supervisor import GIVE_UP_LIVES, PIPE_VARIABLE, Supervisor, leave_with_supervisor
 
 SUPERVISE = """
 import logging, sys
@@ -162,6 +162,15 @@ def test_one_child_that_works_is_reason_to_go_on(start: Start, tmp_path: Path) -
     supervisor = start(claim + NAP, processes=2, prepare="supervisor.SHORTEST_WAIT_SECONDS = 0.001")
     wait_for_lives(tmp_path, GIVE_UP_LIVES + 3)
     assert supervisor.poll() is None
+
+
+def test_a_child_that_is_alive_has_not_failed_yet_however_often_it_did() -> None:
+    supervisor = Supervisor(["true"], 2)
+    for slot in supervisor._slots:
+        slot.failures = GIVE_UP_LIVES
+    assert supervisor._is_in_vain()
+    with subprocess.Popen(["true"]) as supervisor._slots[0].process:
+        assert not supervisor._is_in_vain()
 
 
 FINISHING = (
