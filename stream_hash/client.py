@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import reprlib
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -19,6 +20,7 @@ from stream_hash.service.filters import Filter
 from stream_hash.service.handle import IndexHandle
 from stream_hash.service.items import Item, delete_items, get_items, label_items
 from stream_hash.service.plan import Plan
+from stream_hash.service.query_figures import QueryFigures
 from stream_hash.service.saved_plan import Measure, PlanKeeper, SavedPlan
 from stream_hash.service.search import Searcher
 from stream_hash.service.status import Buried, dead_letters, index_status
@@ -28,6 +30,7 @@ from stream_hash.service.verify import Report, verify
 from stream_hash.settings import MAX_RESULTS, IndexSettings, Label, check_name
 from stream_hash.storage.connection import redis_errors
 from stream_hash.storage.store import Store, index_names
+from stream_hash.storage.tallies import Tallies
 
 
 class Index:
@@ -49,6 +52,9 @@ class Index:
             self._handle = IndexHandle(self._connections.client, name)
             self._plans = PlanKeeper(self._handle)
         self._searcher = Searcher(self._handle)
+        handle = self._handle
+        self._figures = QueryFigures(Tallies(handle.client, name), lambda: handle.identity.nonce)
+        weakref.finalize(self, self._figures.flush)
 
     @classmethod
     def create(
@@ -139,13 +145,22 @@ class Index:
         with redis_errors():
             unsaid = Plan(widen=plan.widen, records=plan.records, matching=plan.matching)
             saved = self._plans.current() if plan == unsaid else None
-            if saved is None:
-                return self._searcher.search(queries, k, plan)
-            tuned = saved.plan(k, widen=plan.widen, records=plan.records)
-            answers = self._searcher.search(queries, k, replace(tuned, matching=plan.matching))
-        for answer in answers:
-            answer.tuned = saved.scaled(k)
+            if saved is not None:
+                plan = replace(saved.plan(k, widen=plan.widen, records=plan.records), matching=plan.matching)
+            answers = self._searcher.search(queries, k, plan)
+        self._figures.add(answers)
+        if saved is not None:
+            for answer in answers:
+                answer.tuned = saved.scaled(k)
         return answers
+
+    @property
+    def query_figures(self) -> dict[str, int]:
+        """What the queries by this object came to: queries, candidates, microseconds, and `within:SECONDS`, how many
+        took up to so long and longer than the bound before. For metrics they are brought to the server every few
+        seconds and at the end; where the account may not write, they are only here.
+        """
+        return dict(self._figures.total)
 
     def tune(
         self,

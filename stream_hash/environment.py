@@ -14,10 +14,22 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, cast
 
 from stream_hash.errors import UsageError
 
 _KEYS = frozenset({"url", "broker_url", "data_dir"})
+
+LOG_FORMATS = ("text", "json")
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+
+@dataclass(frozen=True)
+class Logging:
+    """How a process logs. format : text, json, or None for what its stderr suits."""
+
+    format: Literal["text", "json"] | None
+    level: str
 
 
 @dataclass(frozen=True)
@@ -74,6 +86,23 @@ def read_environment(
         broker_url_source=broker_url_source,
         data_dir_given=data_dir is not None,
     )
+
+
+def read_logging(
+    *, format_: str | None = None, level: str | None = None, variables: Mapping[str, str] | None = None
+) -> Logging:
+    """What is given, then STREAM_HASH_LOG_FORMAT and STREAM_HASH_LOG_LEVEL. Raises UsageError for what is neither."""
+    env = os.environ if variables is None else variables
+    chosen = []
+    for name, given, choices in (
+        ("STREAM_HASH_LOG_FORMAT", format_, LOG_FORMATS),
+        ("STREAM_HASH_LOG_LEVEL", level, LOG_LEVELS),
+    ):
+        value = given or env.get(name) or None
+        if value is not None and value not in choices:
+            raise UsageError(f"{name} is {value!r}", why=f"it is one of {', '.join(choices)}", remedy="choose one")
+        chosen.append(value)
+    return Logging(cast('Literal["text", "json"] | None', chosen[0]), chosen[1] or "info")
 
 
 def _first(named: Mapping[str, str | None]) -> tuple[str, str | None]:

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
 from redis import exceptions
+from rq.timeouts import JobTimeoutException
 
 from stream_hash.clock import now_milliseconds
 from stream_hash.errors import GenerationGoneError, IndexMissingError
+from stream_hash.logs import milliseconds_since, told
 from stream_hash.priority import at_low_priority
 from stream_hash.queue import APPLY_BATCH, BUILD_CHUNK, TRAIN, chunk_of
 from stream_hash.service.context import Context
+from stream_hash.service.handle import IndexHandle
+from stream_hash.service.ingest import Applied
 from stream_hash.service.ingest import apply_batch as apply_to
 from stream_hash.service.reindex import build_chunk as build
 from stream_hash.service.schedule import Trainers
+from stream_hash.storage.tallies import FailureKind
 
 log = logging.getLogger("stream_hash.jobs")
 
@@ -31,18 +37,48 @@ _SERVER_FAULTS: Final = (
 
 def apply_batch(context: Context, index: str, batch: str) -> None:
     """Apply a pending batch; an error gives it back to the ledger with its reason, and is raised again."""
-    handle = context.index(index)
+    start, handle = time.perf_counter(), context.index(index)
     try:
-        apply_to(handle, batch, scorer=context.scorer)
+        _tell(handle, batch, apply_to(handle, batch, scorer=context.scorer), start)
     except Exception as error:
         blame_server = isinstance(error, _SERVER_FAULTS)
         try:
             reason = f"{type(error).__name__}: {error}"
-            handle.ledger.release(batch, now=now_milliseconds(), failure=reason, blame_server=blame_server)
+            handle.ledger.release(
+                batch, now=now_milliseconds(), failure=reason, blame_server=blame_server, kind=_kind_of(error)
+            )
         except exceptions.RedisError:
             # the lease runs out by itself, and the sweep takes the batch up again
             log.warning("batch %s of index %s could not be given back", batch, index, exc_info=True)
         raise
+
+
+def _tell(handle: IndexHandle, batch: str, applied: Applied | None, start: float) -> None:
+    if applied is None:
+        return  # somebody else has finished it, and told
+    rejected = len(applied.rejected)
+    items = len(applied.outcomes) + rejected
+    ms = milliseconds_since(start)
+    log.log(
+        logging.WARNING if rejected else logging.DEBUG,
+        "batch %s of index %s: %d items in %.1f ms, %d rejected",
+        *(batch, handle.name, items, ms, rejected),
+        extra=told(
+            "batch.rejected" if rejected else "batch.applied",
+            generation=max((state.live for state in handle.states), default=0),
+            items=items,
+            rejected=rejected,
+            ms=ms,
+        ),
+    )
+
+
+def _kind_of(error: Exception) -> FailureKind:
+    if isinstance(error, _SERVER_FAULTS):
+        return "server"
+    if isinstance(error, JobTimeoutException):
+        return "timeout"
+    return "memory" if isinstance(error, MemoryError) else "error"
 
 
 def build_chunk(context: Context, index: str, argument: str) -> None:

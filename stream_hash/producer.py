@@ -4,7 +4,10 @@ Rules
 1. A batch is accepted by the ledger first and only then put on the queue. Once `flush` returns, its items
    will become searchable even if the producer, the queue or any worker dies now.
 2. A batch may be submitted again under the same id: after a lost reply, a crash, a retry of the caller's.
-3. Over its bound of pending batches, or when the server is out of memory, a producer blocks, raises or
+3. What stands in the buffer is sent when the batch is full, when `flush` is called, and, given `flush_seconds`, so long
+   after its first item at the latest, by a thread. What that thread cannot send stays buffered; it tries again, and
+   the next call of the owner's raises what went wrong.
+4. Over its bound of pending batches, or when the server is out of memory, a producer blocks, raises or
    sheds, whichever it was told; what was shed is counted and was never accepted.
 """
 
@@ -12,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import reprlib
+import threading
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -33,6 +37,7 @@ from stream_hash.errors import (
 from stream_hash.queue import HASH_QUEUE, SafeQueue, enqueue_batch
 from stream_hash.service.checking import checked_upsert, id_list, real_array, whole_number
 from stream_hash.service.connections import Connections
+from stream_hash.service.flush_timer import FlushTimer
 from stream_hash.service.handle import IndexHandle
 from stream_hash.service.ingest import item_faults
 from stream_hash.settings import (
@@ -75,11 +80,13 @@ class Producer:
         max_pending: int = 1_000,
         when_full: WhenFull = "block",
         timeout_seconds: float = 60.0,
+        flush_seconds: float | None = None,
     ) -> None:
         """connections : opened connections, a URL, or None for the server that the environment names.
 
         batch_items : items a batch. max_pending : pending batches of the index over which the producer holds
-        back, 0 for no bound. timeout_seconds : how long to block before BackPressureError is raised.
+        back, 0 for no bound. timeout_seconds : how long to block before BackPressureError is raised. flush_seconds :
+        how long an item may wait for its batch to be full; None: until somebody flushes.
 
         Raises IndexMissingError when there is no such index, ServerUnreachableError when no server answers.
         """
@@ -102,6 +109,9 @@ class Producer:
         self._max_pending = max_pending
         self._when_full = when_full
         self._timeout_seconds = timeout_seconds
+        self._lock = threading.RLock()
+        self._timer = None if flush_seconds is None else FlushTimer(_seconds(flush_seconds), self._flush_in_time)
+        self._late: Exception | None = None
         self._buffer: list[Batch] = []
         self._buffered = 0
         self._buffer_id: str | None = None
@@ -121,6 +131,8 @@ class Producer:
     ) -> None:
         if kind is None:
             self.flush()
+        elif self._timer is not None:
+            self._timer.disarm()
 
     def upsert(
         self,
@@ -182,18 +194,39 @@ class Producer:
 
     def _add(self, batch: Batch) -> None:
         """Buffer items, sending each batch that is full. Another operation first sends what is buffered."""
-        if self._buffer and self._buffer[0].operation != batch.operation:
-            self.flush()
-        start = 0
-        while start < len(batch):
-            if self._buffered == self._batch_items:  # a flush has failed before
+        with self._lock:
+            self._raise_what_came_late()
+            if self._buffer and self._buffer[0].operation != batch.operation:
                 self.flush()
-            part = batch.piece(start, start + self._batch_items - self._buffered)
-            self._buffer.append(part)
-            self._buffered += len(part)
-            start += len(part)
-            if self._buffered == self._batch_items:
+            start = 0
+            while start < len(batch):
+                if self._buffered == self._batch_items:  # a flush has failed before
+                    self.flush()
+                part = batch.piece(start, start + self._batch_items - self._buffered)
+                self._buffer.append(part)
+                self._buffered += len(part)
+                start += len(part)
+                if self._buffered == self._batch_items:
+                    self.flush()
+            if self._buffered and self._timer is not None:
+                self._timer.arm()
+
+    def _raise_what_came_late(self) -> None:
+        """Raise what the timer's thread could not: its items are buffered still, and the next flush sends them."""
+        late, self._late = self._late, None
+        if late is not None:
+            raise late
+
+    def _flush_in_time(self) -> None:
+        """What the timer's thread calls."""
+        with self._lock:
+            try:
                 self.flush()
+            except Exception as error:  # whatever it is, its place is in the owner's thread
+                log.warning("what is buffered for index %s is not sent yet", self._handle.name, exc_info=True)
+                self._late = error
+                if self._timer is not None:
+                    self._timer.arm()
 
     def flush(self) -> None:
         """Send what is buffered; when this returns it is accepted (or shed).
@@ -201,11 +234,15 @@ class Producer:
         When it raises, the batch stays buffered, and the next flush sends it under the same id: whether it had
         been accepted before its reply was lost, or not, it is then accepted once.
         """
-        if self._buffered:
-            self._buffer = [_joined(self._buffer)]
-            self._buffer_id = self._buffer_id or self._next_id()
-            self.submit(self._buffer[0], self._buffer_id)
-            self._buffer, self._buffered, self._buffer_id = [], 0, None
+        with self._lock:
+            self._late = None  # sent now, or raised anew
+            if self._buffered:
+                self._buffer = [_joined(self._buffer)]
+                self._buffer_id = self._buffer_id or self._next_id()
+                self.submit(self._buffer[0], self._buffer_id)
+                self._buffer, self._buffered, self._buffer_id = [], 0, None
+            if self._timer is not None:
+                self._timer.disarm()
 
     def _next_id(self) -> str:
         self._sent += 1
@@ -217,6 +254,10 @@ class Producer:
         Raises BackPressureError or OutOfMemoryError when the bound is reached and the producer raises, or has
         blocked for `timeout_seconds`; nothing of the batch is accepted then.
         """
+        with self._lock:
+            return self._submit(batch, batch_id)
+
+    def _submit(self, batch: Batch, batch_id: str | None) -> bool:
         if len(self._outstanding) >= self._prune_at:
             self._prune_at = max(PRUNE_AT, 2 * self.outstanding())
         batch_id = check_name(batch_id or self._next_id(), "batch id")
@@ -257,9 +298,9 @@ class Producer:
 
     def outstanding(self) -> int:
         """How many of this producer's batches are accepted and not yet finished. One round trip."""
-        with redis_errors():
+        with self._lock, redis_errors():
             self._outstanding = self._handle.ledger.still_pending(self._outstanding)
-        return len(self._outstanding)
+            return len(self._outstanding)
 
     def wait(self, timeout_seconds: float = 600.0) -> None:
         """Flush, and return when every item sent is searchable (or a dead letter).
@@ -291,6 +332,12 @@ class Producer:
                 letters += [letter for letter in page if letter.batch.startswith(self._name)]
                 after = page[-1].first
         return letters
+
+
+def _seconds(value: object) -> float:
+    if isinstance(value, (int, float)) and 0 < value < threading.TIMEOUT_MAX:
+        return float(value)
+    raise UsageError(f"flush_seconds is {value!r}", why="it is a number of seconds above 0", remedy="choose another")
 
 
 def _joined(parts: Sequence[Batch]) -> Batch:

@@ -25,6 +25,7 @@ Rules
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import os
 import signal
@@ -53,7 +54,8 @@ from rq.worker import SimpleWorker
 from rq.worker.base import WorkerStatus
 
 from stream_hash.clock import now_seconds
-from stream_hash.queue import JobFunction, SafeJob, SafeQueue
+from stream_hash.logs import about, always_about, milliseconds_since, told
+from stream_hash.queue import APPLY_BATCH, JobFunction, SafeJob, SafeQueue
 from workers import recovery
 
 LEASE_SECONDS: Final = 30
@@ -123,9 +125,15 @@ class StreamWorker(SimpleWorker):
         self._install_signal_handlers()
         self.birth_date = now()
         self._state = WorkerStatus.IDLE
-        logger.info("worker %s: works queue %s as process %d", self.name, self._queue.name, os.getpid())
+        always_about(worker=self.name)
+        logger.info(
+            "worker %s: works queue %s as process %d",
+            *(self.name, self._queue.name, os.getpid()),
+            extra=told("worker.started", queue=self._queue.name, pid=os.getpid()),
+        )
         finished = threading.Event()
-        beats = threading.Thread(target=self._beat_until, args=(finished,), name="heartbeats", daemon=True)
+        context = contextvars.copy_context()  # so that what it logs is said to be of this worker
+        beats = threading.Thread(target=context.run, args=(self._beat_until, finished), name="heartbeats", daemon=True)
         beats.start()
         try:
             return self._work_until_stopped(burst)
@@ -153,7 +161,11 @@ class StreamWorker(SimpleWorker):
                 raise
             except TRANSIENT as error:
                 pause_seconds = min(max(0.2, pause_seconds * 2), LONGEST_PAUSE_SECONDS)
-                logger.warning("worker %s: %s; going on in %.1f s", self.name, error, pause_seconds)
+                logger.warning(
+                    "worker %s: %s; going on in %.1f s",
+                    *(self.name, error, pause_seconds),
+                    extra=told("worker.waiting", reason=str(error)),
+                )
                 self._pause(pause_seconds)
         return worked
 
@@ -164,6 +176,11 @@ class StreamWorker(SimpleWorker):
             self._queue.set_aside(job.id, f"it names the function {job.func_name!r:.80}, which is not one of ours")
             return
         execution = self._start(job, queue)
+        with about(job=job.id, index=job.args[0], **({"batch": job.args[1]} if job.func_name == APPLY_BATCH else {})):
+            self._run(job, queue, execution, function)
+
+    def _run(self, job: Job, queue: Queue, execution: Execution, function: JobFunction) -> None:
+        start = time.perf_counter()
         try:
             with self.death_penalty_class(job.timeout, JobTimeoutException, job_id=job.id):
                 function(self._context, *job.args)
@@ -171,7 +188,11 @@ class StreamWorker(SimpleWorker):
             job.ended_at = now()
             self._running = None
             failure = format_exc_info(sys.exc_info())[-FAILURE_CHARACTERS:]
-            logger.exception("worker %s: job %s failed, %s retries left", self.name, job.id, job.retries_left)
+            logger.exception(
+                "worker %s: job %s failed, %s retries left",
+                *(self.name, job.id, job.retries_left),
+                extra=told("job.failed", retries_left=job.retries_left, ms=milliseconds_since(start)),
+            )
             self.handle_job_failure(job, queue, exc_string=failure, execution=execution)
             self._show(WorkerStatus.IDLE, self.connection)
         else:
@@ -294,7 +315,7 @@ class StreamWorker(SimpleWorker):
 
     def teardown(self) -> None:
         """Leave the directory of workers, if the server is there to hear it."""
-        logger.info("worker %s: leaves", self.name)
+        logger.info("worker %s: leaves", self.name, extra=told("worker.stopped"))
         try:
             self.register_death()  # type: ignore[no-untyped-call] # RQ leaves it untyped
         except RedisError as error:

@@ -6,7 +6,6 @@ since everybody on the machine can read a process's arguments. Child processes g
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -15,6 +14,8 @@ from typing import Final, NoReturn
 
 import click
 
+from stream_hash import logs
+from stream_hash.environment import read_logging
 from stream_hash.errors import StreamHashError
 from stream_hash.storage.urls import refuse_password
 from workers.supervisor import Supervisor
@@ -25,8 +26,12 @@ BROKER_URL_VARIABLE: Final = "STREAM_HASH_BROKER_URL"
 
 def supervise(command: Sequence[str], processes: int, url: str | None, broker_url: str | None) -> int:
     """Keep `processes` children alive that run `command`, a module and its arguments. Returns the exit code."""
+    from stream_hash.service.connections import Connections
+
+    # A server that cannot be used is told once, with exit code 4, and not by children that fail again and again.
+    Connections.open(url, broker_url).close()
     given = {URL_VARIABLE: url, BROKER_URL_VARIABLE: broker_url}
-    environment = {name: value for name, value in given.items() if value}
+    environment = {name: value for name, value in given.items() if value} | logs.variables()
     # The children run this code, not a package `workers` in the directory somebody happens to be in.
     ours = str(Path(__file__).parent.parent)
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, (ours, os.environ.get("PYTHONPATH"))))
@@ -35,8 +40,9 @@ def supervise(command: Sequence[str], processes: int, url: str | None, broker_ur
 
 def leave_with(run: Callable[[], int], url: str | None, broker_url: str | None) -> NoReturn:
     """Run a worker given these arguments of the command line, and leave with its exit code."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     try:
+        chosen = read_logging()
+        logs.configure(chosen.format, chosen.level)
         for variable, value in ((URL_VARIABLE, url), (BROKER_URL_VARIABLE, broker_url)):
             refuse_password(value, variable)
         code = run()

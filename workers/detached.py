@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
 import shlex
 import signal
@@ -34,6 +33,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from stream_hash import logs
+from stream_hash.environment import read_logging
 from stream_hash.errors import StreamHashError
 from stream_hash.storage.daemon import launch
 from stream_hash.storage.lock import is_free, try_lock
@@ -137,6 +138,8 @@ class Fleet:
 
         deadline = time.monotonic() + timeout_seconds
         while working(HASH_QUEUE) < processes or working(TRAIN_QUEUE) < trainers:
+            if is_free(self._lock):
+                raise self._failure("the workers have given up")
             if time.monotonic() >= deadline:
                 raise self._failure(f"the workers are not at work after {timeout_seconds:g} s")
             time.sleep(POLL_SECONDS)
@@ -182,13 +185,16 @@ def main(socket_path: str, processes: int, trainers: int) -> int:
     """The supervisor itself. Its starter's lock is open already, and stays so until this process ends."""
     if os.fork():
         os._exit(0)  # the starter waits for this one, and nobody for the other
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    chosen = read_logging()
+    logs.configure(chosen.format or "text", chosen.level)  # the file is for people
     Path(socket_path).unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(socket_path)
         listener.listen()
         beside = [[*_PYTHON, "workers.trainer_worker"]] * trainers
-        supervisor = Supervisor([*_PYTHON, "workers.hash_worker"], processes, beside=beside)
+        supervisor = Supervisor(
+            [*_PYTHON, "workers.hash_worker"], processes, beside=beside, environment=logs.variables()
+        )
         status = FleetStatus(os.getpid(), processes, trainers)
         threading.Thread(target=_answer, args=(listener, asdict(status)), name="answers", daemon=True).start()
         code = supervisor.run()

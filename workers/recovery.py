@@ -22,6 +22,7 @@ from rq.job import JobStatus
 from rq.job_lifecycle import record_job_failure
 from rq.worker_registration import REDIS_WORKER_KEYS, WORKERS_BY_QUEUE_KEY
 
+from stream_hash.logs import told
 from stream_hash.queue import MalformedJobError, SafeJob, SafeQueue
 from stream_hash.queue.safe_job import ID
 from stream_hash.queue.safe_queue import MALFORMED_SECONDS, malformed_key
@@ -100,9 +101,17 @@ def _requeue(queue: SafeQueue, key: str, entry: bytes) -> None:
     elif job.retries_left:
         keys = [key, queue.key, job.key]
         if queue.connection.eval(REQUEUE_STARTED, len(keys), *keys, entry, job_id):
-            logger.warning("queue %s: job %s is queued again: its worker is gone", queue.name, job_id)
+            logger.warning(
+                "queue %s: job %s is queued again: its worker is gone",
+                *(queue.name, job_id),
+                extra=told("job.requeued", queue=queue.name, job=job_id),
+            )
     elif queue.connection.zrem(key, entry):
-        logger.error("queue %s: job %s has failed: its workers are gone, every time", queue.name, job_id)
+        logger.error(
+            "queue %s: job %s has failed: its workers are gone, every time",
+            *(queue.name, job_id),
+            extra=told("job.abandoned", queue=queue.name, job=job_id),
+        )
         with queue.connection.pipeline() as pipeline:
             record_job_failure(job, "its worker went away, and it had no retries left", pipeline)
             pipeline.execute()
@@ -121,7 +130,11 @@ def requeue_stranded(queue: SafeQueue, first_seen: dict[bytes, float], now: floa
             del first_seen[entry]
             keys = [queue.intermediate_queue_key, queue.key]
             if queue.connection.eval(REQUEUE_STRANDED, len(keys), *keys, entry):
-                logger.warning("queue %s: %r is queued again: nobody started it", queue.name, entry[:80])
+                logger.warning(
+                    "queue %s: %r is queued again: nobody started it",
+                    *(queue.name, entry[:80]),
+                    extra=told("job.requeued", queue=queue.name, job=entry[:80].decode(errors="replace")),
+                )
 
 
 def forget_dead(queue: SafeQueue, now: float) -> None:

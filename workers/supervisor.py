@@ -10,6 +10,10 @@ Rules
    the supervisor dies, a child then reads the end of the file, and sends SIGTERM to itself. (Linux could
    do it in the kernel; this works everywhere.)
 5. Signals only wake the loop: Python writes their numbers into a pipe that the loop reads.
+6. It gives up when no child could ever work: each has ended by itself with an error, GIVE_UP_LIVES times in a row, and
+   none of any has lived long. That is a wrong URL, a refused password, a broken installation: it leaves with their exit
+   code, and whoever started it learns of it. Once a child has worked it never gives up, since what was right
+   before may be so again; and a child that was killed (no memory, a batch that crashes it) has worked.
 """
 
 from __future__ import annotations
@@ -25,25 +29,33 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from stream_hash.logs import told
+
 PIPE_VARIABLE: Final = "STREAM_HASH_SUPERVISOR_PIPE"
 
 SHORTEST_WAIT_SECONDS: Final = 0.2
 LONGEST_WAIT_SECONDS: Final = 10.0
 LONG_LIFE_SECONDS: Final = 30.0
 GRACE_SECONDS: Final = 60.0
+GIVE_UP_LIVES: Final = 5
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass
 class _Slot:
-    """The place of one child: what it runs, the process in it, and when the next may follow."""
+    """The place of one child: what it runs, the process in it, and when the next may follow.
+
+    failures : lives in a row that it ended itself, with an error. code : of the last of them.
+    """
 
     command: list[str]
     process: subprocess.Popen[bytes] | None = None
     started: float = 0.0
     due: float = 0.0
-    wait_seconds: float = SHORTEST_WAIT_SECONDS
+    wait_seconds: float = 0.0
+    failures: int = 0
+    code: int = 0
 
 
 class Supervisor:
@@ -66,9 +78,11 @@ class Supervisor:
         self._grace_seconds = grace_seconds
         self._stopped_at: float | None = None
         self._deadline = 0.0
+        self._has_worked = False
 
     def run(self) -> int:
-        """Keep the children running until SIGTERM or SIGINT. Returns 0: it was told to stop, and did.
+        """Keep the children running until SIGTERM or SIGINT. Returns 0: it was told to stop, and did; or the exit code
+        of children that could never work (rule 6).
 
         Only in a main thread, which alone receives signals.
         """
@@ -82,10 +96,18 @@ class Supervisor:
         while True:
             moment = time.monotonic()
             self._reap(moment)
+            if self._stopped_at is None and self._is_in_vain():
+                code = self._slots[0].code
+                logger.error(
+                    "supervisor: gives up: its workers ended with %d, %d times each, and none could ever work",
+                    *(code, GIVE_UP_LIVES),
+                    extra=told("supervisor.failed", code=code),
+                )
+                return code
             if self._stopped_at is None:
                 self._start_due(moment, lifeline)
             elif not self._living():
-                logger.info("supervisor: all workers have left")
+                logger.info("supervisor: all workers have left", extra=told("supervisor.ended"))
                 return 0
             elif moment >= self._deadline:
                 self._send(signal.SIGKILL)
@@ -125,14 +147,26 @@ class Supervisor:
         for slot in self._slots:
             if slot.process is not None and slot.process.poll() is not None:
                 ended, slot.process = slot.process, None
+                self._judge(slot, ended.returncode, moment)
                 self._put_off(slot, moment)
                 if self._stopped_at is None:
                     logger.warning(
                         "supervisor: worker process %d ended with %d, the next starts in %.1f s",
-                        ended.pid,
-                        ended.returncode,
-                        slot.due - moment,
+                        *(ended.pid, ended.returncode, slot.due - moment),
+                        extra=told("process.ended", pid=ended.pid, code=ended.returncode),
                     )
+
+    def _judge(self, slot: _Slot, code: int, moment: float) -> None:
+        """Whether a life that has ended was one that could not work (rule 6)."""
+        if code <= 0 or moment - slot.started >= LONG_LIFE_SECONDS:
+            self._has_worked = True
+        else:
+            slot.failures, slot.code = slot.failures + 1, code
+
+    def _is_in_vain(self) -> bool:
+        return not self._has_worked and all(
+            slot.process is None and slot.failures >= GIVE_UP_LIVES for slot in self._slots
+        )
 
     def _start_due(self, moment: float, lifeline: int) -> None:
         for slot in self._slots:
@@ -151,13 +185,14 @@ class Supervisor:
                     logger.exception("supervisor: a worker process could not be started")
                     self._put_off(slot, moment)
                 else:
-                    logger.info("supervisor: started worker process %d", slot.process.pid)
+                    pid = slot.process.pid
+                    logger.info("supervisor: started worker process %d", pid, extra=told("process.started", pid=pid))
 
     def _put_off(self, slot: _Slot, moment: float) -> None:
-        if moment - slot.started >= LONG_LIFE_SECONDS:
-            slot.wait_seconds = SHORTEST_WAIT_SECONDS
+        lived_long = moment - slot.started >= LONG_LIFE_SECONDS
+        doubled = 0.0 if lived_long else slot.wait_seconds * 2
+        slot.wait_seconds = min(max(doubled, SHORTEST_WAIT_SECONDS), LONGEST_WAIT_SECONDS)
         slot.due = moment + slot.wait_seconds
-        slot.wait_seconds = min(slot.wait_seconds * 2, LONGEST_WAIT_SECONDS)
 
 
 def leave_with_supervisor(grace_seconds: float = GRACE_SECONDS) -> None:

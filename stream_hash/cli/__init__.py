@@ -31,6 +31,7 @@ COMMANDS: Final = {
     "delete": ("items", "Delete items."),
     "label": ("items", "Label items."),
     "status": ("index", "Show the server, or one index."),
+    "metrics": ("metrics", "Serve metrics for Prometheus."),
     "verify": ("index", "Check every invariant of an index."),
     "tune": ("tune", "Measure searches, and choose the cheapest that is good enough."),
     "train": ("training", "Learn hash functions from labels, and swap them in."),

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from stream_hash.environment import Environment, read_environment
+from stream_hash import logs
+from stream_hash.environment import LOG_FORMATS, LOG_LEVELS, Environment, read_environment, read_logging
 from stream_hash.errors import UsageError
 
 if TYPE_CHECKING:
@@ -41,6 +42,21 @@ throttle_option = click.option(
     show_default=True,
     help="Share of the time in which a re-index is worked on.",
 )
+
+
+def log_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """--log-format and --log-level, which hold from before the command runs."""
+
+    @functools.wraps(function)
+    def call(*args: Any, log_format: str | None, log_level: str | None, **others: Any) -> Any:
+        chosen = read_logging(format_=log_format, level=log_level)
+        logs.configure(chosen.format, chosen.level)
+        return function(*args, **others)
+
+    format_help = "How to log. [default: STREAM_HASH_LOG_FORMAT, else text on a terminal and json elsewhere]"
+    level_help = "What to log at the least. [default: STREAM_HASH_LOG_LEVEL, else info]"
+    call = click.option("--log-level", type=click.Choice(LOG_LEVELS), help=level_help)(call)
+    return click.option("--log-format", type=click.Choice(LOG_FORMATS), help=format_help)(call)
 
 
 def server_options(function: Callable[..., Any]) -> Callable[..., Any]:

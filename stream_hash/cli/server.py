@@ -12,6 +12,7 @@ from stream_hash.cli.output import json_line, line, note, progress
 from stream_hash.environment import Environment, read_environment
 from stream_hash.errors import UsageError
 from stream_hash.service.connections import data_dir_words
+from stream_hash.storage.connection import connect
 from stream_hash.storage.server import EmbeddedServer, ServerStatus
 from workers.detached import Fleet, FleetStatus
 
@@ -76,6 +77,8 @@ def embedded_environment(*, data_dir: Path | None, broker_url: str | None = None
 def start(environment: Environment, workers: int, *, trainer: bool) -> tuple[ServerStatus, FleetStatus | None]:
     """Have the server of a data directory and its workers running, and the workers at work."""
     with progress("starting the server") as show:
+        if environment.broker_url:
+            connect(environment.broker_url).close()  # or the workers would begin, and fail, and begin again
         server = EmbeddedServer(environment.data_dir).start()
         fleet = Fleet(environment.data_dir)
         status = fleet.status()

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-import sys
-
 import click
 
-from stream_hash.cli.options import server_options, throttle_option
+from stream_hash.cli.options import log_options, server_options, throttle_option
 from stream_hash.environment import Environment
 from stream_hash.queue.arguments import LEARNERS
 from stream_hash.service.connections import embedded_url
@@ -18,6 +15,7 @@ from workers.command import BROKER_URL_VARIABLE, URL_VARIABLE
 
 @click.command(short_help="Run hash workers in the foreground.")
 @click.option("--processes", type=click.IntRange(1, 256), default=1, show_default=True, help="Worker processes.")
+@log_options
 @server_options
 def worker(environment: Environment, processes: int) -> int:
     """Run hash workers until SIGTERM or Ctrl-C; they finish the batch in hand and leave, with exit code 0.
@@ -53,6 +51,7 @@ def worker(environment: Environment, processes: int) -> int:
 )
 @throttle_option
 @click.option("--processes", type=click.IntRange(1, 256), default=1, show_default=True, help="Trainer processes.")
+@log_options
 @server_options
 def trainer(
     environment: Environment, interval: float, labels: int, learner: str, throttle: float, processes: int
@@ -80,7 +79,6 @@ def trainer(
 
 def _url(environment: Environment) -> str:
     """The server's URL, for a process that runs long. Raises UsageError when its password could be read."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     if environment.url_source == "--url":
         refuse_password(environment.url, URL_VARIABLE)
     if environment.broker_url_source == "--broker-url":

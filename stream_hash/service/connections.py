@@ -50,6 +50,11 @@ class Connections:
             broker = broker_for(target)
         return cls(client, broker)
 
+    def close(self) -> None:
+        """Give up both connections."""
+        for client in (self.client, self.broker):
+            client.close()
+
 
 def data_dir_words(environment: Environment) -> str:
     """What a command needs beside its name to mean the same data directory."""

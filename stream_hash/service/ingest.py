@@ -29,11 +29,12 @@ from stream_hash.settings import (
     parse_label,
     parse_metadata,
 )
-from stream_hash.storage.codec import Batch, decode_batch, encode_batch, encode_values
+from stream_hash.storage.codec import Batch, Operation, decode_batch, encode_batch, encode_values
 from stream_hash.storage.keys import partition_of
 from stream_hash.storage.ledger import DeadLetter, Delivery
 from stream_hash.storage.places import encode_places
-from stream_hash.storage.store import WRITE_ITEMS, Identity, Stale, State
+from stream_hash.storage.store import IGNORED, WRITE_ITEMS, Identity, Stale, State
+from stream_hash.storage.tallies import BurialKind
 
 if TYPE_CHECKING:  # it needs what is here
     from stream_hash.service.scoring import Scorer
@@ -52,6 +53,9 @@ WRITE_PLACES: Final = 400
 
 MEAN_SAMPLE: Final = 100
 """Vectors a first batch must hold for its mean to be worth freezing in generation 1."""
+
+
+_WRITTEN_NAME: Final[dict[Operation, str]] = {"upsert": "upserted", "delete": "deleted", "label": "labelled"}
 
 
 @dataclass(frozen=True)
@@ -74,27 +78,28 @@ def apply_batch(handle: IndexHandle, batch_id: str, *, scorer: Scorer | None = N
         handle.reopen()
     if delivery.attempts > MAX_DELIVERIES:
         why = delivery.failure or "the worker died each time"
-        return _bury(handle, delivery, f"delivered {MAX_DELIVERIES} times without success; {why}")
+        return _bury(handle, delivery, f"delivered {MAX_DELIVERIES} times without success; {why}", "exhausted")
     try:
         batch = decode_batch(delivery.payload)
         if len(batch) != delivery.items:
             raise IntegrityError(f"the payload holds {len(batch)} items, not {delivery.items}")
     except IntegrityError as error:
-        return _bury(handle, delivery, f"{error}: {error.why}" if error.why else str(error))
+        return _bury(handle, delivery, f"{error}: {error.why}" if error.why else str(error), "damaged")
     if scorer is not None:
         scorer.score(handle, delivery, batch)
-    applied = _Application(handle, batch, delivery.first).run()
+    application = _Application(handle, batch, delivery.first)
+    applied = application.run()
     letters = [
         DeadLetter(delivery.first + position, 1, batch_id, reason, encode_batch(batch.select([position])))
         for position, reason in sorted(applied.rejected.items())
     ]
-    handle.ledger.finish(batch_id, letters)
+    handle.ledger.finish(batch_id, letters, tallies=application.tallies())
     return applied
 
 
-def _bury(handle: IndexHandle, delivery: Delivery, reason: str) -> Applied:
+def _bury(handle: IndexHandle, delivery: Delivery, reason: str, kind: BurialKind) -> Applied:
     letter = DeadLetter(delivery.first, delivery.items, delivery.batch, reason, delivery.payload)
-    handle.ledger.finish(delivery.batch, [letter])
+    handle.ledger.finish(delivery.batch, [letter], tallies={f"buried:{kind}": delivery.items})
     return Applied({}, dict.fromkeys(range(delivery.items), reason))
 
 
@@ -105,6 +110,7 @@ class _Application:
         self._handle = handle
         self._first = first
         self._applied = Applied({}, {})
+        self._full = 0
         self._places: dict[int, NDArray[np.uint8]] = {}
         self._batch = batch
         if batch.vectors is not None and handle.settings.dtype == "float16":
@@ -125,6 +131,17 @@ class _Application:
             for start in range(0, len(positions), step):
                 self._write(partition, positions[start : start + step])
         return self._applied
+
+    def tallies(self) -> dict[str, int]:
+        """What was done, once it is: counts by name (storage/tallies.py)."""
+        written = sum(outcome != IGNORED for outcome in self._applied.outcomes.values())
+        counts = {
+            _WRITTEN_NAME[self._batch.operation]: written,
+            "ignored": len(self._applied.outcomes) - written,
+            "buried:full": self._full,
+            "buried:invalid": len(self._applied.rejected) - self._full,
+        }
+        return {name: count for name, count in counts.items() if count}
 
     def _items_a_call(self, partition: int) -> int:
         settings = self._handle.settings
@@ -149,6 +166,7 @@ class _Application:
             except PartitionFullError as error:
                 if len(positions) == 1:
                     self._applied.rejected[positions[0]] = f"{error}: {error.why}"
+                    self._full += 1
                 else:  # updates of items that are there still have a place
                     for position in positions:
                         self._write(partition, [position])

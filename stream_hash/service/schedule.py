@@ -20,6 +20,7 @@ from redis import exceptions
 
 from stream_hash.clock import now_seconds
 from stream_hash.errors import FencedError, IndexMissingError, StreamHashError
+from stream_hash.logs import told
 from stream_hash.queue import training_of
 from stream_hash.service.connections import Connections
 from stream_hash.service.handle import IndexHandle
@@ -162,6 +163,19 @@ def _tell(name: str, outcome: Outcome) -> None:
     if outcome.held is not None:
         log.info("index %s: %s is its trainer", name, outcome.held.holder)
     if outcome.run is not None:
-        log.info("index %s: %s: %s", name, outcome.run.decision, outcome.run.reason)
+        run = outcome.run
+        log.info(
+            "index %s: %s: %s",
+            *(name, run.decision, run.reason),
+            extra=told(
+                "training.decided",
+                index=name,
+                decision=run.decision,
+                generation=run.generation,
+                trained=run.trained,
+                ms=round(run.seconds * 1e3, 3),
+            ),
+        )
     if outcome.live is not None:
-        log.info("index %s: generation %d is live", name, outcome.live)
+        extra = told("generation.live", index=name, generation=outcome.live)
+        log.info("index %s: generation %d is live", name, outcome.live, extra=extra)

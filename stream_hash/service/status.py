@@ -21,7 +21,7 @@ def server_status(connections: Connections) -> dict[str, Any]:
     """The server or cluster, the workers and trainers that are alive, the batches that wait, and every index."""
     workers = hash_workers(connections)
     with redis_errors():
-        nodes = _nodes(connections.client)
+        nodes = primaries(connections.client)
         hello, memory = greeting(nodes[0]), [node.info("memory") for node in nodes]
         handles = [IndexHandle(connections.client, name) for name in index_names(connections.client)]
         return {
@@ -50,7 +50,7 @@ def hash_workers(connections: Connections) -> list[WorkerInfo]:
         return live_workers(connections.broker, HASH_QUEUE)
 
 
-def _nodes(client: Any) -> list[Any]:
+def primaries(client: Any) -> list[Any]:
     """A client for each primary."""
     if is_cluster(client):
         return [client.get_redis_connection(node) for node in client.get_primaries()]

@@ -18,7 +18,8 @@ from stream_hash.storage.places import BLOCK
 
 _AT_ONCE: Final = 1_000
 
-_OF_INDEX: Final = ("settings", "generations", "sequence", "pending", "leases", "sizes", "attempts", "failures")
+_OF_INDEX: Final = ("settings", "generations", "sequence", "counters", "tallies", "dead", "plan")
+_OF_LEDGER: Final = ("pending", "leases", "sizes", "arrived", "attempts", "failures")
 _OF_TRAINER: Final = ("trainer", "learner", "runs", "progress", "quality", "figures")
 _OF_PARTITION: Final = ("state", "records", "free", "tombstones", "labelled")
 
@@ -32,7 +33,7 @@ def discard(client: Client, index: str, settings: IndexSettings) -> None:
         _unlink(client, _of_partition(client, keys.partition(number), generations, settings.tables))
     pending = [keys.batch(batch.decode()) for batch in client.zrange(keys.pending, 0, -1)]
     models = [keys.model(generation) for generation in generations]
-    own = [keys.prefix + name for name in (*_OF_INDEX, *_OF_TRAINER, "dead", "counters", "plan")]
+    own = [keys.prefix + name for name in (*_OF_INDEX, *_OF_LEDGER, *_OF_TRAINER)]
     _unlink(client, [*pending, *models, *own])
 
 

@@ -16,11 +16,13 @@ Of an index, under `sh:{N}:`
 | pending        | zset   | batch → its first sequence number; oldest first                              |
 | leases         | zset   | pending batch → Unix milliseconds until which nobody else need deliver it    |
 | sizes          | hash   | pending batch → how many items it holds                                      |
+| arrived        | hash   | pending batch → Unix milliseconds of its acceptance, by its producer's clock  |
 | attempts       | hash   | pending batch → how often a worker has begun it                              |
 | failures       | hash   | pending batch → why the last attempt failed                                  |
 | receipt:B      | string | first sequence number of finished batch B; expires after an hour              |
 | dead           | hash   | dead letter: first sequence number → JSON header, newline, batch payload     |
 | counters       | hash   | accepted, applied, dead: items since the index was created                   |
+| tallies        | hash   | what has happened since then, for people: name → count (tallies.py)          |
 | trainer        | hash   | token (the newest trainer's), holder, until (Unix milliseconds), target: the |
 |                |        | generation that every partition shall have live; asked (Unix seconds) and    |
 |                |        | asked_why: when somebody last asked for training                             |
@@ -142,6 +144,14 @@ class IndexKeys:
     @property
     def counters(self) -> str:
         return self.prefix + "counters"
+
+    @property
+    def arrived(self) -> str:
+        return self.prefix + "arrived"
+
+    @property
+    def tallies(self) -> str:
+        return self.prefix + "tallies"
 
     def batch(self, batch: str) -> str:
         return f"{self.prefix}batch:{batch}"

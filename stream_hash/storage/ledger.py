@@ -17,11 +17,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from stream_hash.clock import now_milliseconds
 from stream_hash.errors import BackPressureError
 from stream_hash.storage.codec import Batch, encode_batch
 from stream_hash.storage.connection import Client
 from stream_hash.storage.keys import IndexKeys
 from stream_hash.storage.scripts import Scripts
+from stream_hash.storage.tallies import FailureKind
 
 RECEIPT_SECONDS: Final = 3_600
 """How long after it was finished a batch id is still known, and so may be repeated harmlessly."""
@@ -91,7 +93,7 @@ class Ledger:
         lease_until : Unix milliseconds before which the sweep leaves the batch to whoever accepted it.
         """
         frees = int(batch.operation == "delete")
-        args = [batch_id, len(batch), encode_batch(batch), lease_until, max_pending, frees]
+        args = [batch_id, len(batch), encode_batch(batch), lease_until, max_pending, frees, now_milliseconds()]
         answer, number = self._scripts("accept", [self._keys.pending], args)
         if answer == b"FULL":
             raise BackPressureError(
@@ -109,16 +111,26 @@ class Ledger:
         payload, first, attempts, items, failure, settings = reply
         return Delivery(batch_id, payload, int(first), int(attempts), int(items), failure.decode(), settings)
 
-    def finish(self, batch_id: str, dead: Sequence[DeadLetter] = ()) -> bool:
-        """Record that a batch is applied, but for its dead letters. False when it was finished before."""
-        args: list[str | int | bytes] = [batch_id, RECEIPT_SECONDS]
+    def finish(
+        self, batch_id: str, dead: Sequence[DeadLetter] = (), *, tallies: Mapping[str, int] | None = None
+    ) -> bool:
+        """Record that a batch is applied, but for its dead letters. False when it was finished before.
+
+        tallies : what to add to the index's (tallies.py), with it and so once.
+        """
+        args: list[str | int | bytes] = [batch_id, RECEIPT_SECONDS, json.dumps(dict(tallies or {}))]
         for letter in dead:
             args += [letter.first, letter.items, _encode_letter(letter)]
         return bool(self._scripts("finish", [self._keys.pending], args))
 
-    def release(self, batch_id: str, *, now: int, failure: str, blame_server: bool) -> None:
-        """Give a batch back after a failed attempt, which does not count when the server was at fault."""
-        self._scripts("release", [self._keys.pending], [batch_id, now, failure, int(blame_server)])
+    def release(
+        self, batch_id: str, *, now: int, failure: str, blame_server: bool, kind: FailureKind = "error"
+    ) -> None:
+        """Give a batch back after a failed attempt, which does not count when the server was at fault.
+
+        kind : under which the failure is tallied.
+        """
+        self._scripts("release", [self._keys.pending], [batch_id, now, failure, int(blame_server), kind])
 
     def lease_overdue(self, now: int, lease_until: int, limit: int = 1_000) -> list[str]:
         """Take up to `limit` pending batches whose lease ran out before `now` (Unix milliseconds)."""

@@ -13,7 +13,7 @@ from stream_hash import __version__
 from stream_hash.cli import COMMANDS, main
 from tests.cli.support import Cli
 
-HEAVY = {"numpy", "redis", "rq", "sklearn", "scipy", "rich"}
+HEAVY = {"numpy", "redis", "rq", "sklearn", "scipy", "rich", "prometheus_client"}
 
 
 def command(name: str) -> click.Command:
@@ -26,7 +26,7 @@ def test_every_command_of_the_contract_is_there() -> None:
     assert set(COMMANDS) == {
         *("create", "ingest", "query", "get", "delete", "label"),
         *("tune", "train", "generations", "rollback", "reindex"),
-        *("status", "verify", "evaluate", "worker", "trainer", "up", "down", "demo"),
+        *("status", "metrics", "verify", "evaluate", "worker", "trainer", "up", "down", "demo"),
     }
 
 

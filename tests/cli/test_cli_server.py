@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from stream_hash.environment import Environment
+from stream_hash.errors import StreamHashError
 from stream_hash.service.asking import trainers
 from stream_hash.service.connections import Connections
 from stream_hash.service.status import hash_workers
@@ -155,6 +156,31 @@ def test_workers_that_cannot_start_are_told_with_the_end_of_their_log(directory:
         fleet.wait_until_working(Connections.open(url).broker, 1, timeout_seconds=2)
     assert "its log ends with:" in told.value.why
     fleet.stop()
+
+
+@pytest.mark.parametrize("command", ["worker", "trainer"])
+def test_workers_of_a_server_that_is_not_there_are_not_started(invoke: Cli, command: str, tmp_path: Path) -> None:
+    outcome = invoke(command, "--processes", 2, "--url", f"unix://{tmp_path}/nobody.sock")
+    assert (outcome.code, outcome.out) == (4, "")
+    assert outcome.err.startswith("Error: no server answers at unix://")
+
+
+def test_up_with_a_broker_that_is_not_there_starts_nothing(invoke: Cli, directory: Path, tmp_path: Path) -> None:
+    outcome = invoke("up", "--data-dir", directory, "--broker-url", f"unix://{tmp_path}/nobody.sock")
+    assert (outcome.code, outcome.out) == (4, "")
+    assert not directory.exists()
+
+
+def test_a_fleet_that_gives_up_is_told_at_once_with_its_last_words(
+    invoke: Cli, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    invoke("up", "--data-dir", directory, "--workers", 0)
+    monkeypatch.setenv("STREAM_HASH_LOG_LEVEL", "loud")  # read by the fleet alone, and refused
+    fleet = Fleet(directory)
+    with pytest.raises(StreamHashError, match=r"ended as soon as it was started|given up") as told:
+        fleet.start(1, EmbeddedServer(directory).url)
+        fleet.wait_until_working(Connections.open(EmbeddedServer(directory).url).broker, 1)
+    assert "STREAM_HASH_LOG_LEVEL is 'loud'" in told.value.why
 
 
 def test_a_foreign_workers_package_is_not_run(spawn: Spawn, directory: Path, tmp_path: Path) -> None:

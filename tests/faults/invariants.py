@@ -22,7 +22,8 @@ from stream_hash.storage.codec import Record, decode_model, decode_record
 READS = {
     **dict.fromkeys(("settings", "sequence", "learner", "model", "batch", "receipt"), "GET"),
     **dict.fromkeys(("value", "places", "built"), "GET"),
-    **dict.fromkeys(("generations", "sizes", "attempts", "failures", "dead", "counters", "trainer"), "HGETALL"),
+    **dict.fromkeys(("generations", "sizes", "arrived", "attempts", "failures", "dead"), "HGETALL"),
+    **dict.fromkeys(("counters", "trainer"), "HGETALL"),
     **dict.fromkeys(("state", "records", "directory"), "HGETALL"),
     "bucket": "SMEMBERS",
 }
@@ -87,7 +88,7 @@ def check_ledger(whole: Dump) -> None:
     assert counters.get("accepted", 0) == done + pending, f"the ledger does not balance: {counters}, {pending} pending"
     assert len(whole.get("pending", {}).get("", [])) == len(whole.get("batch", {})), "a payload without its batch"
     pending_names = {name for name, _ in whole.get("pending", {}).get("", [])}
-    for kind in ("leases", "sizes", "attempts", "failures"):
+    for kind in ("leases", "sizes", "arrived", "attempts", "failures"):
         known = whole.get(kind, {}).get("", {})
         names = {name for name, _ in known} if kind == "leases" else set(known)
         assert names <= pending_names, f"{kind} of {names - pending_names}, which are not pending"

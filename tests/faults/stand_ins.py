@@ -187,7 +187,7 @@ class Learning:
 class Loud:
     """In place of a log of what went wrong: here nothing does, but for a connection that was lost."""
 
-    def info(self, *_: Any) -> None:
+    def info(self, *_: Any, **__: Any) -> None:
         """That is nothing wrong."""
 
     def exception(self, *_: Any, **__: Any) -> None:

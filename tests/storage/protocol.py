@@ -415,7 +415,9 @@ def a_finished_batch_is_not_begun(bench: Bench) -> None:
     assert (delivery.first, delivery.attempts, delivery.items) == (1, 1, 1)
     bench.ledger.finish("x")
     assert bench.ledger.begin("x", lease_until=0) is None
-    left = [k for k in bench.dump() if "batch:" in k or k.endswith(("pending", "leases", "sizes", "attempts"))]
+    left = [
+        k for k in bench.dump() if "batch:" in k or k.endswith(("pending", "leases", "sizes", "arrived", "attempts"))
+    ]
     assert left == []
 
 
@@ -428,7 +430,7 @@ def a_finished_batch_leaves_a_receipt_that_expires_and_nothing_else(bench: Bench
     bench.ledger.release("x", now=0, failure="late", blame_server=True)
     prefix = bench.ledger._keys.prefix
     left = {key.removeprefix(prefix) for key in bench.dump() if key.startswith(prefix)}
-    assert left == {"settings", "sequence", "counters", "receipt:x"}
+    assert left == {"settings", "sequence", "counters", "tallies", "receipt:x"}
     assert 0 < bench.client.ttl(prefix + "receipt:x") <= RECEIPT_SECONDS
 
 

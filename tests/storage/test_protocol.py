@@ -11,6 +11,7 @@ import protocol
 import pytest
 import quality_protocol
 import redis
+import tally_protocol
 import trainer_protocol
 from protocol import Bench
 from redis.exceptions import ResponseError
@@ -25,6 +26,7 @@ SCENARIOS = (
     *trainer_protocol.SCENARIOS,
     *quality_protocol.SCENARIOS,
     *plan_protocol.SCENARIOS,
+    *tally_protocol.SCENARIOS,
 )
 
 
@@ -120,6 +122,22 @@ MUTANTS = {
     "a forgotten number again": ("publish", "> tonumber(ARGV[1]) then -- rule: never again", "> 2^53 then", 0),
     "plans of another index kept": ("plan", "~= ARGV[1] then -- rule: of this index", "== nil then", 0),
     "plans for ever": ("plan", "redis.call('DEL', key)", "local _ = key", 0),
+    "batches not tallied": ("accept", "redis.call('HINCRBY', prefix .. 'tallies', 'batches', 1)", "", 0),
+    "arrival not told": ("accept", "redis.call('HSET', prefix .. 'arrived', batch, ARGV[7])", "", 0),
+    "arrivals for ever": ("finish", "redis.call('HDEL', prefix .. 'arrived', batch)", "", 0),
+    "deliveries not tallied": ("begin", "redis.call('HINCRBY', prefix .. 'tallies', 'deliveries', 1)", "", 0),
+    "deaths no retries": ("begin", "attempts > 1 or ", "", 0),
+    "the server's faults no retries": (
+        "begin",
+        " or redis.call('HEXISTS', prefix .. 'failures', ARGV[1]) == 1 then",
+        " then",
+        0,
+    ),
+    "all deliveries retries": ("begin", "if attempts > 1", "if attempts > 0", 0),
+    "failures not tallied": ("release", "redis.call('HINCRBY', prefix .. 'tallies', 'failed:' .. ARGV[5], 1)", "", 0),
+    "outcomes not tallied": ("finish", "pairs(cjson.decode(ARGV[3]))", "pairs({})", 0),
+    "tallies of another index": ("tally", "~= ARGV[1] then -- rule: of this index", "== nil then", 0),
+    "tallies in doubles": ("tally", "string.format('%.0f', count)", "tostring(count)", 0),
     "live twice": ("activate", "== '0' then -- rule", "== '0' or true then -- rule", 0),
     "tombstones by the delete alone": ("write", "digits(newest), id)", "digits(sequence), id)", 0),
     "labels older than a delete": ("write", "or sequence <= tonumber(record[SEQUENCE])\n", "\n", 0),
@@ -305,6 +323,7 @@ def _likely_first(script: str) -> list[Callable[[Bench], None]]:
     """All scenarios, those about the script's own part of the protocol first."""
     parts = {"generation": generation_protocol.SCENARIOS, "trainer": trainer_protocol.SCENARIOS}
     parts |= {"quality": quality_protocol.SCENARIOS, "plan": plan_protocol.SCENARIOS}
+    parts |= dict.fromkeys(("tally", "accept", "begin", "release", "finish"), tally_protocol.SCENARIOS)
     own = parts.get(script.partition("_")[0], ())
     return [*own, *(scenario for scenario in SCENARIOS if scenario not in own)]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.servers import wait_until
-from workers.supervisor import PIPE_VARIABLE, leave_with_supervisor
+from workers.supervisor import GIVE_UP_LIVES, PIPE_VARIABLE, Supervisor, leave_with_supervisor
 
 SUPERVISE = """
 import logging, sys
@@ -128,6 +128,49 @@ def test_a_command_that_cannot_be_started_is_tried_again(start: Start, tmp_path:
     (tmp_path / "new").chmod(0o755)
     (tmp_path / "new").rename(program)
     wait_for_lives(tmp_path, 1)
+
+
+def test_it_gives_up_when_no_child_could_ever_work_and_leaves_with_their_code(start: Start, tmp_path: Path) -> None:
+    supervisor = start("sys.exit(4)", processes=2, prepare="supervisor.SHORTEST_WAIT_SECONDS = 0.01")
+    assert supervisor.wait(timeout=20) == 4
+    assert len(lives(tmp_path)) >= 2 * GIVE_UP_LIVES
+
+
+SOMETIMES = """
+number = len(open("lives").readlines())
+if number in (1,): {once}
+"""
+
+
+@pytest.mark.parametrize(
+    "once",
+    [
+        "time.sleep(0.3); sys.exit(4)",  # it has lived long
+        "os.kill(os.getpid(), signal.SIGKILL)",  # whatever killed it, it was no setting
+        "sys.exit(0)",
+    ],
+)
+def test_it_never_gives_up_once_a_child_has_worked(start: Start, tmp_path: Path, once: str) -> None:
+    prepare = "supervisor.SHORTEST_WAIT_SECONDS, supervisor.LONG_LIFE_SECONDS = 0.001, 0.25"
+    supervisor = start(SOMETIMES.format(once=once) + "sys.exit(4)", prepare=prepare)
+    wait_for_lives(tmp_path, GIVE_UP_LIVES + 3)
+    assert supervisor.poll() is None
+
+
+def test_one_child_that_works_is_reason_to_go_on(start: Start, tmp_path: Path) -> None:
+    claim = "try: os.mkdir('works')\nexcept FileExistsError: sys.exit(4)\n"
+    supervisor = start(claim + NAP, processes=2, prepare="supervisor.SHORTEST_WAIT_SECONDS = 0.001")
+    wait_for_lives(tmp_path, GIVE_UP_LIVES + 3)
+    assert supervisor.poll() is None
+
+
+def test_a_child_that_is_alive_has_not_failed_yet_however_often_it_did() -> None:
+    supervisor = Supervisor(["true"], 2)
+    for slot in supervisor._slots:
+        slot.failures = GIVE_UP_LIVES
+    assert supervisor._is_in_vain()
+    with subprocess.Popen(["true"]) as supervisor._slots[0].process:
+        assert not supervisor._is_in_vain()
 
 
 FINISHING = (

@@ -47,6 +47,7 @@ _OF_AN_INDEX: Final = (
     "quality_add",
     "quality_fold",
     "release",
+    "tally",
 )
 
 

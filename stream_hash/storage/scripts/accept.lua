@@ -4,6 +4,7 @@
 -- ARGV[1]  batch   ARGV[2]  items   ARGV[3]  payload   ARGV[4]  lease until (Unix milliseconds)
 -- ARGV[5]  bound on pending batches, 0 for none
 -- ARGV[6]  '1' for deletes: they are taken even when memory is out, since they give some back
+-- ARGV[7]  now (Unix milliseconds)
 -- Returns  {'ACCEPTED' | 'KNOWN', first sequence number} or {'FULL', pending batches}
 --
 -- Rule: a batch id is accepted once. A lost reply makes the client ask again, and so may a producer.
@@ -28,5 +29,7 @@ redis.call('SET', prefix .. 'batch:' .. batch, ARGV[3])
 redis.call('ZADD', KEYS[1], first, batch)
 redis.call('ZADD', prefix .. 'leases', ARGV[4], batch)
 redis.call('HSET', prefix .. 'sizes', batch, items)
+redis.call('HSET', prefix .. 'arrived', batch, ARGV[7])
 redis.call('HINCRBY', prefix .. 'counters', 'accepted', items)
+redis.call('HINCRBY', prefix .. 'tallies', 'batches', 1)
 return {'ACCEPTED', string.format('%.0f', first)}

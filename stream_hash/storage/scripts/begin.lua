@@ -14,6 +14,10 @@ end
 redis.call('ZREM', prefix .. 'leases', ARGV[1])
 redis.call('ZADD', prefix .. 'leases', ARGV[2], ARGV[1])
 local attempts = redis.call('HINCRBY', prefix .. 'attempts', ARGV[1], 1)
+redis.call('HINCRBY', prefix .. 'tallies', 'deliveries', 1)
+if attempts > 1 or redis.call('HEXISTS', prefix .. 'failures', ARGV[1]) == 1 then
+  redis.call('HINCRBY', prefix .. 'tallies', 'retries', 1) -- also after one that the server failed
+end
 return {
   redis.call('GET', prefix .. 'batch:' .. ARGV[1]) or '',
   string.format('%.0f', tonumber(first)),

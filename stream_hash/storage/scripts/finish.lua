@@ -2,7 +2,8 @@
 --
 -- KEYS[1]  the index's pending batches; the others share its hash tag
 -- ARGV[1]  batch   ARGV[2]  receipt's life in seconds
--- ARGV[3+] dead letters: first sequence number, items, letter, ...
+-- ARGV[3]  JSON {name: count}: what to add to the tallies
+-- ARGV[4+] dead letters: first sequence number, items, letter, ...
 -- Returns  1 when this call finished it, 0 when it was not pending
 --
 -- Rule: accepted = applied + pending + dead at every moment, so all of it changes here at once.
@@ -18,7 +19,7 @@ local dead = 0
 -- removals first: a server out of memory refuses a script only at a first write that may grow
 redis.call('ZREM', KEYS[1], batch)
 redis.call('UNLINK', prefix .. 'batch:' .. batch)
-for position = 3, #ARGV, 3 do
+for position = 4, #ARGV, 3 do
   redis.call('HSET', prefix .. 'dead', ARGV[position], ARGV[position + 2])
   dead = dead + tonumber(ARGV[position + 1])
 end
@@ -26,7 +27,11 @@ redis.call('HINCRBY', prefix .. 'counters', 'applied', items - dead)
 redis.call('HINCRBY', prefix .. 'counters', 'dead', dead)
 redis.call('ZREM', prefix .. 'leases', batch)
 redis.call('HDEL', prefix .. 'sizes', batch)
+redis.call('HDEL', prefix .. 'arrived', batch)
 redis.call('HDEL', prefix .. 'attempts', batch)
 redis.call('HDEL', prefix .. 'failures', batch)
+for name, count in pairs(cjson.decode(ARGV[3])) do
+  redis.call('HINCRBY', prefix .. 'tallies', name, string.format('%.0f', count))
+end
 redis.call('SET', prefix .. 'receipt:' .. batch, string.format('%.0f', tonumber(first)), 'EX', ARGV[2])
 return 1

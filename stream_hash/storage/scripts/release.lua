@@ -3,6 +3,7 @@
 -- KEYS[1]  the index's pending batches; the others share its hash tag
 -- ARGV[1]  batch   ARGV[2]  now (Unix milliseconds)   ARGV[3]  why it failed
 -- ARGV[4]  '1' when the server was at fault, not the batch: the attempt does not count
+-- ARGV[5]  the kind of failure, for the tallies
 -- Returns  1 when the batch was pending
 
 local prefix = string.sub(KEYS[1], 1, -8) -- without 'pending'
@@ -13,6 +14,7 @@ end
 redis.call('ZREM', prefix .. 'leases', ARGV[1])
 redis.call('ZADD', prefix .. 'leases', ARGV[2], ARGV[1])
 redis.call('HSET', prefix .. 'failures', ARGV[1], ARGV[3])
+redis.call('HINCRBY', prefix .. 'tallies', 'failed:' .. ARGV[5], 1)
 if ARGV[4] == '1' then
   redis.call('HINCRBY', prefix .. 'attempts', ARGV[1], -1)
 end
