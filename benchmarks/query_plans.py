@@ -106,7 +106,7 @@ def _measured(
     vectors: NDArray[np.float32],
     truth: Sequence[Sequence[str]],
 ) -> dict[str, Any]:
-    bare = [_reads_of(index, vector, trial.plan) for vector in vectors]
+    bare = [reads_of(index, vector, trial.plan) for vector in vectors]
     with counted() as counter:
         index.query(vectors[0], K, **trial.plan)
     times: dict[str, list[float]] = {"query": [], "without_records": [], "bare": [], "single": [], "batch": []}
@@ -114,7 +114,7 @@ def _measured(
     for vector, (buckets, values) in zip(vectors, bare, strict=True):
         answers += timed(times["query"], partial(index.query, vector, K, **trial.plan))
         timed(times["without_records"], partial(index.query, vector, K, records=False, **trial.plan))
-        timed(times["bare"], partial(_bare, client, buckets, values))
+        timed(times["bare"], partial(bare_reads, client, buckets, values))
     for start in range(0, len(vectors) - BATCH + 1, BATCH):
         some = vectors[start : start + BATCH]
         timed(times["single"], partial(_one_by_one, index, some, trial.plan))
@@ -142,7 +142,7 @@ def _measured(
     }
 
 
-def _bare(client: Any, buckets: list[str], values: list[str]) -> None:
+def bare_reads(client: Any, buckets: list[str], values: list[str]) -> None:
     client.sunion(buckets)
     client.mget(values)
 
@@ -164,7 +164,7 @@ def _ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
     return float(np.median(np.array(ours) / np.array(theirs))) if len(ours) else float("nan")
 
 
-def _reads_of(index: Index, vector: NDArray[np.float32], plan: dict[str, Any]) -> tuple[list[str], list[str]]:
+def reads_of(index: Index, vector: NDArray[np.float32], plan: dict[str, Any]) -> tuple[list[str], list[str]]:
     """The keys of the buckets and of the values that a query reads in the end."""
     gather, values = BucketReader.gather, Reader.values
     buckets: list[str] = []

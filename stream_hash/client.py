@@ -6,7 +6,7 @@ import reprlib
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,14 +23,15 @@ from stream_hash.service.plan import Plan
 from stream_hash.service.query_figures import QueryFigures
 from stream_hash.service.saved_plan import Measure, PlanKeeper, SavedPlan
 from stream_hash.service.search import Searcher
-from stream_hash.service.status import Buried, dead_letters, index_status
-from stream_hash.service.training_status import generation_rows
-from stream_hash.service.tuning import Tuning, tune
-from stream_hash.service.verify import Report, verify
 from stream_hash.settings import MAX_RESULTS, IndexSettings, Label, check_name
 from stream_hash.storage.connection import redis_errors
 from stream_hash.storage.store import Store, index_names
 from stream_hash.storage.tallies import Tallies
+
+if TYPE_CHECKING:  # what a query does not need is imported by what does: a process may ask one question and end
+    from stream_hash.service.status import Buried
+    from stream_hash.service.tuning import Tuning
+    from stream_hash.service.verify import Report
 
 
 class Index:
@@ -181,6 +182,8 @@ class Index:
 
         Raises StreamHashError for too few items or labels, UsageError for arguments out of range.
         """
+        from stream_hash.service.tuning import tune
+
         if target_recall is not None and target_precision is not None:
             raise UsageError("two targets are given", why="one setting is chosen", remedy="give one of them")
         target = target_recall if target_precision is None else target_precision
@@ -247,16 +250,22 @@ class Index:
 
     def status(self) -> dict[str, Any]:
         """Settings, generations, counts and the ledger's balance, as plain JSON values."""
+        from stream_hash.service.status import index_status
+
         with redis_errors():
             return index_status(self._handle)
 
     def generations(self) -> list[dict[str, Any]]:
         """The generations and the runs of training, oldest first, as plain JSON values."""
+        from stream_hash.service.training_status import generation_rows
+
         with redis_errors():
             return generation_rows(self._handle)
 
     def dead_letters(self, limit: int = 100) -> list[Buried]:
         """What was accepted and no worker could store, with the reason: the oldest ones, up to `limit`."""
+        from stream_hash.service.status import dead_letters
+
         limit = whole_number(limit, "the limit")
         if limit < 1:
             raise UsageError(f"the limit is {limit}", why="there is nothing to return", remedy="raise it")
@@ -265,6 +274,8 @@ class Index:
 
     def verify(self) -> Report:
         """Check every invariant of the index; may run beside any traffic."""
+        from stream_hash.service.verify import verify
+
         with redis_errors():
             return verify(self._handle)
 

@@ -12,6 +12,7 @@ before memory is taken, and what comes out are chunks, `Rejected` rows or a Form
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import BinaryIO, Final, Literal, Protocol
 
@@ -19,7 +20,6 @@ import numpy as np
 import numpy.typing as npt
 
 from stream_hash.errors import FormatError, UsageError
-from stream_hash.formats import delimited, fvecs, jsonl, mat, npy, npz
 from stream_hash.formats.detect import FORMATS, HEAD_BYTES, Format, check_format, detect
 from stream_hash.formats.labels import read_labels
 from stream_hash.formats.opening import name_of, opened, peeked
@@ -34,14 +34,15 @@ class _Reader(Protocol):
     ) -> Iterator[Chunk | Rejected]: ...
 
 
-_READERS: Final[dict[Format, _Reader]] = {
-    "npy": npy.read,
-    "npz": npz.read,
-    "mat": mat.read,
-    "fvecs": fvecs.read,
-    "jsonl": jsonl.read,
-    "csv": delimited.read,
+_READERS: Final[dict[Format, str]] = {
+    "npy": "npy",
+    "npz": "npz",
+    "mat": "mat",
+    "fvecs": "fvecs",
+    "jsonl": "jsonl",
+    "csv": "delimited",
 }
+"""The modules that read them, each imported when such a file comes: a command reads one."""
 
 
 def read(
@@ -121,5 +122,6 @@ def _read(
     name = name_of(source)
     with opened(source) as file:
         head, whole = peeked(file, HEAD_BYTES)
-        reader = _READERS[detect(name, head) if chosen == "auto" else chosen]
+        module = _READERS[detect(name, head) if chosen == "auto" else chosen]
+        reader: _Reader = import_module(f"stream_hash.formats.{module}").read
         yield from reader(whole, name, labels=labels, chunk_items=chunk_items, limit=limit, dimension=dimension)

@@ -20,6 +20,7 @@ Tables it is: one query and its candidates is the case that counts, and a score 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -33,8 +34,8 @@ LARGEST_WIDTH: Final = 64
 _PIECE: Final = 8_192
 """Items whose bits are unpacked at a time: they stay in the cache."""
 
-_BYTE_SIGNS: Final = unpack_bits(np.arange(256, dtype=np.uint64), 8).astype(np.float32) * 2 - 1
-"""±1 for the bits of each value of a byte. (256, 8)."""
+_BYTE_SIGNS: Final = np.ascontiguousarray(unpack_bits(np.arange(256, dtype=np.uint64), 8).T.astype(np.float32) * 2 - 1)
+"""±1 for the bits of each value of a byte. (8, 256)."""
 
 
 def asymmetric_scores(margins: NDArray[Any], codes: NDArray[np.uint64]) -> NDArray[np.float32]:
@@ -45,6 +46,22 @@ def asymmetric_scores(margins: NDArray[Any], codes: NDArray[np.uint64]) -> NDArr
     Raises UsageError for arrays of another shape or dtype, and for margins that are not finite.
     """
     return _linear(_checked(margins), _checked_codes(codes))
+
+
+def own_scores(margins: NDArray[Any], codes: NDArray[np.uint64], sizes: Sequence[int]) -> NDArray[np.float32]:
+    """Linear scores of each query's own items: equal to `asymmetric_scores` of each query alone, all in one pass.
+
+    margins : float (n_queries, n_bits). codes : uint64 (n,), the first query's, then the second's and so on. sizes :
+    how many are whose, Σ sizes = n. Returns float32 (n,). Raises UsageError as `asymmetric_scores`.
+    """
+    tables = _tables(_checked(margins))
+    count, n_bytes = tables.shape[:2]
+    if count == 1:
+        return _looked_up(tables[0], _columns(_checked_codes(codes), n_bytes))
+    # the tables of all queries one after another, so that a code of query q looks 256·q further on
+    further = np.repeat(np.arange(0, 256 * count, 256, dtype=np.intp), sizes)
+    columns = [column + further for column in _columns(_checked_codes(codes), n_bytes)]
+    return _looked_up(tables.transpose(1, 0, 2).reshape(n_bytes, -1), columns)
 
 
 @dataclass(frozen=True)
@@ -83,19 +100,36 @@ class Calibration:
 
 
 def _linear(margins: NDArray[np.float32], codes: NDArray[np.uint64]) -> NDArray[np.float32]:
+    tables = _tables(margins)
+    columns = _columns(codes, tables.shape[1])
+    scores = np.empty((len(margins), len(codes)), dtype=np.float32)
+    for query, own in enumerate(tables):
+        scores[query] = _looked_up(own, columns)
+    return scores
+
+
+def _tables(margins: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What each value of each byte adds to a query's score. Returns (n_queries, n_bytes, 256)."""
     count, width = margins.shape
     n_bytes = -(-width // 8)
     padded = np.zeros((count, 8 * n_bytes), dtype=np.float32)
     padded[:, 8 * n_bytes - width :] = margins
-    # not `@`: its last digits depend on how many queries there are
-    tables = np.vecdot(padded.reshape(count, n_bytes, 1, 8), _BYTE_SIGNS)
-    values = np.ascontiguousarray(codes, dtype=">u8").view(np.uint8).reshape(len(codes), 8)[:, 8 - n_bytes :]
-    columns = [values[:, byte].astype(np.intp) for byte in range(n_bytes)]
-    scores = np.zeros((count, len(codes)), dtype=np.float32)
-    for query in range(count):
-        for byte, column in enumerate(columns):
-            scores[query] += tables[query, byte].take(column)
-    return scores
+    # a product for each query, of one shape: all in one, last digits would depend on how many queries there are
+    return np.asarray(np.matmul(padded.reshape(count, n_bytes, 8), _BYTE_SIGNS))
+
+
+def _columns(codes: NDArray[np.uint64], n_bytes: int) -> list[NDArray[np.intp]]:
+    """The last bytes of codes, most significant first."""
+    values = np.ascontiguousarray(codes, dtype=">u8").view(np.uint8).reshape(len(codes), 8)
+    return [values[:, byte].astype(np.intp) for byte in range(8 - n_bytes, 8)]
+
+
+def _looked_up(tables: NDArray[np.float32], columns: Sequence[NDArray[np.intp]]) -> NDArray[np.float32]:
+    """The sum of what each byte adds. tables : of each byte."""
+    scores = tables[0].take(columns[0])
+    for table, column in zip(tables[1:], columns[1:], strict=True):
+        scores += table.take(column)
+    return np.asarray(scores)
 
 
 def _signs(codes: NDArray[np.uint64], width: int) -> NDArray[np.float32]:

@@ -70,12 +70,27 @@ class EmbeddedHyperplanes:
         return np.asarray(np.linalg.norm(self.hyperplanes.astype(np.float64), axis=1))
 
     @cached_property
+    def _fine_normals(self) -> NDArray[np.float64]:
+        return np.ascontiguousarray(self._normals, dtype=np.float64)
+
+    @cached_property
+    def _fine_offsets(self) -> NDArray[np.float64]:
+        return np.asarray(self.offsets - self._at_mean)
+
+    @cached_property
+    def _fine_slack(self) -> NDArray[np.float64]:
+        return np.asarray(4 * (self.dimension + 4) * 2.0**-53 * np.abs(self.offsets))
+
+    @cached_property
     def _mean_length(self) -> float:
         return float(np.linalg.norm(self.mean))
 
     def margins(self, vectors: NDArray[np.float32], *, query: bool = False) -> NDArray[np.float64]:
         """w·z + b for every hyperplane, with its exact sign. vectors : (n, dimension). Returns (n, n_hyperplanes)."""
-        margins, slack = self._rounded_margins(vectors, query)
+        if len(vectors) == 1 and (query or self.metric != "inner"):
+            margins, slack = self._fine_margins(vectors[0].astype(np.float64), query)
+        else:
+            margins, slack = self._rounded_margins(vectors, query)
         doubtful = np.abs(margins) < slack
         if np.count_nonzero(doubtful) > MANY_DOUBTS * doubtful.size:  # a finer product settles nearly all
             margins, slack = self._rounded_margins(vectors.astype(np.float64), query)
@@ -102,6 +117,19 @@ class EmbeddedHyperplanes:
         reach = (lengths + self._mean_length) * factor + 1.0
         slack = reach[:, None] * self._lengths + np.abs(self.offsets)
         return margins, 4 * (self.dimension + 4) * unit * slack
+
+    def _fine_margins(self, x: NDArray[np.float64], query: bool) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """As `_rounded_margins`, of one vector: in float64 from the start: next to nothing is left to settle."""
+        length = float(np.sqrt(x.dot(x)))
+        factor = 1.0 / (length or 1.0) if query or self.metric == "cosine" else 1.0
+        margins = np.vecdot(self._fine_normals, x)
+        margins *= factor
+        margins += self.offsets if query else self._fine_offsets
+        # the bound of `_rounded_margins`
+        reach = (length + self._mean_length) * factor + 1.0
+        slack = self._lengths * (4 * (self.dimension + 4) * 2.0**-53 * reach)
+        slack += self._fine_slack
+        return margins[None], slack[None]
 
     def _embedding(
         self, vectors: NDArray[Any], lengths: NDArray[np.float64], query: bool

@@ -11,7 +11,8 @@ networks", Complex Systems 1988), or one without the radial functions:
 
 A bit must not depend on what else was in the batch. So all rows go through float32 matrix products; those with a margin
 closer to zero than rounding can have moved it go through float64 ones; and what is doubtful still is computed one
-row at a time, by operations of a shape that is always the same. This last defines the bit.
+row at a time, by operations of a shape that is always the same. This last defines the bit. A row that comes alone, as
+a query does, is first tried in fewer calls: single_row.py.
 How far rounding can have moved a margin: rounding.py.
 """
 
@@ -38,6 +39,7 @@ from stream_hash.numerics.rounding import (
     product,
     softmax,
 )
+from stream_hash.numerics.single_row import SingleRow
 from stream_hash.numerics.stored import stored_array, stored_float32, stored_number
 
 Activation: TypeAlias = Literal["none", "relu", "softmax"]
@@ -103,6 +105,10 @@ class Network:
         return self._numbers(np.dtype(np.float64))
 
     @cached_property
+    def _alone(self) -> SingleRow:
+        return SingleRow(self)
+
+    @cached_property
     def _exact_landmarks(self) -> NDArray[np.float64]:
         return np.ascontiguousarray(self._landmarks, dtype=np.float64)
 
@@ -137,6 +143,11 @@ class Network:
 
     def margins(self, vectors: Floats) -> NDArray[np.float64]:
         """Margins with their exact signs. vectors : (n, dimension) float32, finite. Returns (n, n_out)."""
+        if len(vectors) == 1:
+            with np.errstate(under="ignore"):
+                alone = self._alone.rounded(vectors[0])
+            if alone is not None and bool((np.abs(alone[0]) > alone[1]).all()):
+                return alone[0][None]
         result = np.empty((len(vectors), self.n_out))
         widest = max(len(self._landmarks), *(len(layer.offsets) for layer in self.layers), self.dimension)
         step = max(1, BLOCK_BYTES // (4 * widest))

@@ -23,21 +23,40 @@ class NearestK:
     def __init__(self, query: NDArray[np.float32], k: int, metric: Metric) -> None:
         """query : (dimension,) float32, finite."""
         self._query = query
+        self._length = float(np.linalg.norm(query))
         self._k = k
         self._metric = metric
         self._ranked: list[tuple[float, str]] = []
 
-    def offer(self, ids: Sequence[str], vectors: NDArray[np.float32]) -> None:
+    def offer(
+        self,
+        ids: Sequence[str],
+        vectors: NDArray[np.float32],
+        rows: NDArray[np.intp] | None = None,
+        squares: NDArray[np.float32] | None = None,
+    ) -> None:
         """Consider more vectors. vectors : (n, dimension) float32; ids : n different texts.
+
+        rows : which of them; None for all. squares : (n,) float32, `np.vecdot(vectors, vectors)`, if it is known.
 
         An id offered before, as happens when an item is written while all are being read, counts as offered now.
         """
-        if not len(ids):
+        if not (len(ids) if rows is None else len(rows)):
             return
-        kept = self._contenders(vectors)
-        scores = exact_scores(self._query, vectors[kept], self._metric)
-        pairs = [(-score, ids[i]) for score, i in zip(scores.tolist(), kept.tolist(), strict=True)]
-        again = {item_id for _, item_id in self._ranked}.intersection(ids)
+        own = vectors if rows is None else vectors[rows]
+        if squares is None:
+            squares = np.vecdot(own, own)
+        elif rows is not None:
+            squares = squares[rows]
+        kept = self._contenders(own, squares)
+        scores = exact_scores(self._query, own[kept], self._metric)
+        at = kept if rows is None else rows[kept]
+        # only ids of contenders are looked at, unless there is something to compare all of them with
+        pairs = [(-score, ids[i]) for score, i in zip(scores.tolist(), at.tolist(), strict=True)]
+        again: set[str] = set()
+        if self._ranked:
+            offered = ids if rows is None else [ids[i] for i in rows.tolist()]
+            again = {item_id for _, item_id in self._ranked}.intersection(offered)
         before = [pair for pair in self._ranked if pair[1] not in again] if again else self._ranked
         self._ranked = sorted(before + pairs)[: self._k]
 
@@ -45,15 +64,14 @@ class NearestK:
         """(id, score) of the k nearest, best first; equal scores by id."""
         return [(item_id, 0.0 - negated) for negated, item_id in self._ranked]
 
-    def _contenders(self, vectors: NDArray[np.float32]) -> NDArray[np.intp]:
+    def _contenders(self, vectors: NDArray[np.float32], squares: NDArray[np.float32]) -> NDArray[np.intp]:
         """Positions of the vectors that may be among the k nearest, for all that float32 can tell."""
         count, dimension = vectors.shape
         if count <= self._k:
             return np.arange(count)
         # not `@`: over so few rows a BLAS's threads spin for longer than they work
         products = np.vecdot(vectors, self._query)
-        squares = np.vecdot(vectors, vectors)
-        length = float(np.linalg.norm(self._query))
+        length = self._length
         # |float32 dot product − exact| ≤ dimension · 2⁻²⁴ · ‖x‖‖q‖; four times that covers the few
         # operations which follow it
         unit = dimension * 2.0**-22

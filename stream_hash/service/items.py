@@ -94,7 +94,8 @@ def _read_values(
 
 def _item(values: Values, row: int, record: Record) -> Item:
     label, metadata = parse_label(record.label), parse_metadata(record.metadata)
-    return Item(values.ids[row], values.vectors[row], label, metadata, record.sequence)
+    vector = values.vectors[row].copy()  # not a view, which would keep the whole reply
+    return Item(values.ids[row], vector, label, metadata, record.sequence)
 
 
 def delete_items(handle: IndexHandle, ids: Sequence[str]) -> list[str]:

@@ -152,6 +152,6 @@ def _joined(one: Values, other: Values) -> Values:
         np.concatenate([one.numbers, other.numbers]),
         np.concatenate([one.sequences, other.sequences]),
         np.concatenate([one.vectors, other.vectors]),
-        one.ids + other.ids,
+        [*one.ids, *other.ids],
     )
     return _rows(both, np.argsort(both.numbers).tolist())

@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_hash.numerics.asymmetric import asymmetric_scores
+from stream_hash.numerics.asymmetric import own_scores
 from stream_hash.numerics.model import Encoded
 from stream_hash.numerics.ranking import NearestK
 from stream_hash.service.answer import Answer, ChangedError, Result, Stages
@@ -63,7 +63,7 @@ class Ranker:
         Raises ChangedError when candidates were deleted and too few are left.
         """
         with self._stages.timed("prune"):
-            wanted = [self._pruned(query, candidates, fetch) for query, candidates in enumerate(found)]
+            wanted = self._pruned(found, fetch)
         nearest = [NearestK(query, k, self._handle.settings.metric) for query in queries]
         for answer, candidates in zip(answers, found, strict=True):
             answer.candidates, answer.reranked = candidates.count, 0
@@ -72,25 +72,59 @@ class Ranker:
                 fetched = self._values([(self._partitions[at][0], numbers) for at, numbers in piece])
             with self._stages.timed("rank"):
                 for (at, _), values in zip(piece, fetched, strict=True):
-                    for query, one in enumerate(nearest):
-                        answers[query].reranked += _offer(one, values, wanted[query][at], alone=len(nearest) == 1)
+                    if len(nearest) == 1:
+                        nearest[0].offer(values.ids, values.vectors)
+                        answers[0].reranked += len(values.ids)
+                    elif len(values.ids):
+                        squares = np.vecdot(values.vectors, values.vectors)
+                        for query, one in enumerate(nearest):
+                            rows = _rows(values.numbers, wanted[query][at])
+                            one.offer(values.ids, values.vectors, rows, squares)
+                            answers[query].reranked += len(rows)
         if any(answer.reranked < min(k, answer.candidates) for answer in answers):
             raise ChangedError  # candidates were deleted before they were fetched
         return [one.ranked() for one in nearest]
 
-    def _pruned(self, query: int, found: Candidates, fetch: int | None) -> Numbers:
-        """The item numbers of the candidates that may be fetched."""
-        if fetch is None or found.count <= fetch:
-            return [numbers_of(members) for members in found.members]
-        scores = []
-        for (_, generation), members in zip(self._partitions, found.members, strict=True):
-            margins = self._encoded[generation].signature_margins[query]
-            shares = margins / (np.abs(margins).sum() or np.float32(1))
-            scores.append(asymmetric_scores(shares[None, :], (members >> NUMBER_BITS).astype(np.uint64))[0])
-        best = np.zeros(found.count, dtype=np.bool_)
-        best[np.argpartition(np.concatenate(scores), found.count - fetch)[found.count - fetch :]] = True
-        kept = np.split(best, np.cumsum([len(members) for members in found.members])[:-1])
-        return [numbers_of(members[own]) for members, own in zip(found.members, kept, strict=True)]
+    def _pruned(self, found: Sequence[Candidates], fetch: int | None) -> list[Numbers]:
+        """The item numbers of each query's candidates that may be fetched; all queries' are scored in one pass."""
+        if fetch is None:
+            return [[numbers_of(members) for members in own.members] for own in found]
+        many = [query for query, own in enumerate(found) if own.count > fetch]
+        scores = [
+            self._scores(at, many, [found[query].members[at] for query in many]) for at in range(len(self._partitions))
+        ]
+        wanted = []
+        place = 0
+        for own in found:
+            if own.count <= fetch:
+                wanted.append([numbers_of(members) for members in own.members])
+                continue
+            theirs = [of_partition[place] for of_partition in scores]
+            place += 1
+            best = np.zeros(own.count, dtype=np.bool_)
+            joined = theirs[0] if len(theirs) == 1 else np.concatenate(theirs)
+            best[np.argpartition(joined, own.count - fetch)[own.count - fetch :]] = True
+            start, kept = 0, []
+            for members in own.members:
+                kept.append(numbers_of(members[best[start : start + len(members)]]))
+                start += len(members)
+            wanted.append(kept)
+        return wanted
+
+    def _scores(
+        self, at: int, queries: Sequence[int], members: Sequence[NDArray[np.int64]]
+    ) -> list[NDArray[np.float32]]:
+        """Scores of the members of a partition that some queries have, by query."""
+        if not queries:
+            return []
+        margins = self._encoded[self._partitions[at][1]].signature_margins[queries]
+        sums = np.abs(margins).sum(axis=1, keepdims=True)
+        shares = margins / np.where(sums > 0, sums, np.float32(1))
+        sizes = [len(own) for own in members]
+        joined = members[0] if len(members) == 1 else np.concatenate(members)
+        scores = own_scores(shares, (joined >> NUMBER_BITS).view(np.uint64), sizes)
+        ends = np.cumsum(sizes).tolist()
+        return [scores[end - size : end] for size, end in zip(sizes, ends, strict=True)]
 
     def _union(self, wanted: Sequence[Numbers]) -> Numbers:
         """What any query wants of each partition, once."""
@@ -134,14 +168,7 @@ def result_of(item_id: str, score: float, record: Record | None) -> Result:
     return Result(item_id, score, parse_label(record.label), parse_metadata(record.metadata))
 
 
-def _offer(nearest: NearestK, values: Values, wanted: NDArray[np.int64], *, alone: bool) -> int:
-    """Let a query rank those of the values that it wants; returns how many there are."""
-    if alone:
-        nearest.offer(values.ids, values.vectors)
-        return len(values.ids)
-    if not len(values.numbers):
-        return 0
-    at = np.minimum(np.searchsorted(values.numbers, wanted), len(values.numbers) - 1)
-    rows = at[values.numbers[at] == wanted]
-    nearest.offer([values.ids[row] for row in rows.tolist()], values.vectors[rows])
-    return len(rows)
+def _rows(numbers: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.intp]:
+    """Where those that are wanted stand, of those that are there. numbers : ascending, one or more."""
+    at = np.minimum(np.searchsorted(numbers, wanted), len(numbers) - 1)
+    return np.asarray(at[numbers[at] == wanted])

@@ -161,7 +161,7 @@ class _Partition:
         vain[rows] = False
         if (differs.any() or vain.any()) and not self._is_written(generation):
             return
-        self._suspects.ids.update(values.ids[row] for row in np.flatnonzero(differs))
+        self._suspects.ids.update(values.ids[row] for row in np.flatnonzero(differs).tolist())
         self._suspects.places.update((generation, first + int(number)) for number in np.flatnonzero(vain))
         members = (hashed.signatures << np.uint64(NUMBER_BITS)) | values.numbers.astype(np.uint64)
         for table in range(settings.tables):

@@ -16,9 +16,9 @@ import io
 import json
 import struct
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -135,12 +135,38 @@ def encode_values(
 
 @dataclass(frozen=True)
 class Values:
-    """Decoded values. numbers, sequences : (n,) int64; vectors : (n, dimension) float32; ids : n texts."""
+    """Decoded values. numbers, sequences : (n,) int64; vectors : (n, dimension) float32; ids : n texts.
+
+    The vectors may be a view of a reply, not to be written to, and are aligned.
+    """
 
     numbers: NDArray[np.int64]
     sequences: NDArray[np.int64]
     vectors: NDArray[np.float32]
-    ids: list[str]
+    ids: Sequence[str]
+
+
+class StoredIds(Sequence[str]):
+    """The ids of values, each decoded when it is asked for: a search wants those of its results, one in twenty."""
+
+    def __init__(self, blobs: Sequence[bytes], start: int) -> None:
+        """start : where in a value its id begins."""
+        self._blobs, self._start = blobs, start
+
+    def __len__(self) -> int:
+        return len(self._blobs)
+
+    @overload
+    def __getitem__(self, at: int) -> str: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[str]: ...
+    def __getitem__(self, at: int | slice) -> str | list[str]:
+        if isinstance(at, slice):
+            return [str(blob[self._start :], "utf-8") for blob in self._blobs[at]]
+        return str(self._blobs[at][self._start :], "utf-8")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self[:])
 
 
 def decode_values(
@@ -157,14 +183,18 @@ def decode_values(
         raise IntegrityError("a stored value is shorter than its vector", why=f"expected {size} bytes and an id")
     # values of one length, as ids often have, need not be cut one by one
     whole = len(lengths) == 1
-    raw = b"".join(present if whole else [blob[:size] for blob in present])
-    rows = np.frombuffer(raw, dtype=np.uint8).reshape(len(present), lengths.pop() if whole else size)
-    sequences = np.ascontiguousarray(rows[:, :8]).view("<u8").reshape(-1)
-    vectors = np.ascontiguousarray(rows[:, 8:size]).view(_DTYPES[dtype])
+    length = lengths.pop() if whole else size
+    # joined by what makes them start at whole eights, numbers lie where they can be used without another copy
+    gap = bytes(-length % 8)
+    raw = gap.join(present if whole else [blob[:size] for blob in present])
+    stride, count, kind = length + len(gap), len(present), np.dtype(_DTYPES[dtype])
     if len(present) < len(blobs):
         numbers = numbers[[blob is not None for blob in blobs]]
-    ids = [str(blob[size:], "utf-8") for blob in present]
-    return Values(numbers, sequences.astype(np.int64), vectors.astype(np.float32, copy=False), ids)
+    if not count:
+        return Values(numbers, np.empty(0, np.int64), np.empty((0, dimension), np.float32), [])
+    sequences = np.ndarray(count, "<u8", raw, 0, stride)
+    vectors = np.ndarray((count, dimension), kind, raw, 8, (stride, kind.itemsize))
+    return Values(numbers, sequences.astype(np.int64), vectors.astype(np.float32, copy=False), StoredIds(present, size))
 
 
 @dataclass(frozen=True)
@@ -180,9 +210,15 @@ class Record:
 
 def decode_record(text: bytes) -> Record:
     """The record that write.lua wrote."""
-    number, sequence, label, label_sequence, metadata = json.loads(
-        text.decode()
-    )  # of bytes, json would guess the encoding
+    return _record(*json.loads(text.decode()))  # of bytes, json would guess the encoding
+
+
+def decode_records(texts: Sequence[bytes]) -> list[Record]:
+    """Several records, parsed in one go: half the time of one by one."""
+    return [_record(*fields) for fields in json.loads(f"[{b','.join(texts).decode()}]")]
+
+
+def _record(number: str, sequence: str, label: str, label_sequence: str, metadata: str) -> Record:
     return Record(int(number) if number else None, int(sequence), label, int(label_sequence), metadata)
 
 

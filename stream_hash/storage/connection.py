@@ -34,6 +34,10 @@ Client: TypeAlias = Any
 
 OLDEST_SERVER = (7, 0)
 
+READ_BYTES: Final = 256 * 1024
+"""Read from a socket at a time: as much as it holds, most often. A query's vectors are 400 kB; redis-py's 32 kB at a
+time took a fifth more of the client's time for them."""
+
 RETRIES: Final = 3
 CLUSTER_RETRIES: Final = 2
 
@@ -71,6 +75,7 @@ def _options(timeout_seconds: float, retries: int) -> dict[str, Any]:
     return {
         "socket_timeout": timeout_seconds,
         "socket_connect_timeout": timeout_seconds,
+        "socket_read_size": READ_BYTES,
         "retry": Retry(ExponentialBackoff(cap=0.5, base=0.05), retries, (exceptions.ConnectionError,)),
     }
 

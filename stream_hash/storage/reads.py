@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_hash.settings import NUMBER_BITS, IndexSettings
-from stream_hash.storage.codec import Record, Values, decode_record, decode_values, id_offset
+from stream_hash.storage.codec import Record, Values, decode_record, decode_records, decode_values, id_offset
 from stream_hash.storage.connection import Client
 from stream_hash.storage.keys import IndexKeys, partition_of
 from stream_hash.storage.places import BLOCK, split_block
@@ -154,9 +154,14 @@ class Reader:
         replies = self._together(
             [["HMGET", self._keys.partition(p).records, *(ids[i] for i in positions)] for p, positions in pieces]
         )
-        for (_, positions), texts in zip(pieces, replies, strict=True):
-            for position, text in zip(positions, texts, strict=True):
-                found[position] = decode_record(text) if text is not None else None
+        there = [
+            (position, text)
+            for (_, positions), texts in zip(pieces, replies, strict=True)
+            for position, text in zip(positions, texts, strict=True)
+            if text is not None
+        ]
+        for (position, _), record in zip(there, decode_records([text for _, text in there]), strict=True):
+            found[position] = record
         return found
 
     def record_texts(self, wanted: Sequence[tuple[int, NDArray[np.int64]]]) -> list[list[tuple[bytes, bytes | None]]]:

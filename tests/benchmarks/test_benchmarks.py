@@ -65,6 +65,19 @@ def test_query_gives_times_round_trips_and_a_row_for_each_radius(tmp_path: Path)
         assert min(row["ratio"], row["ratio_without_records"], *row["milliseconds"].values()) > 0
 
 
+def test_query_cost_gives_five_ratios(tmp_path: Path) -> None:
+    options = ("--items", "600", "--queries", "64", "--repetitions", "1")
+    result, tables = run("query_cost", tmp_path, *options)
+    assert result["machine"].keys() == MACHINE | {"server"}
+    assert min(result["bare"]["query"].values()) > 0
+    assert result["batches"].keys() == {"default", "fetch 100"}
+    assert result["cold"]["ratio"]["median"] > 0
+    assert [row["radius"] for row in result["radii"]] == [2, 8]
+    assert result["two_processes"]["ratio"]["median"] > 0
+    for letter in "abcde":
+        assert f"| {letter}: " in tables
+
+
 def test_filters_are_measured_by_how_rare_their_items_are(tmp_path: Path) -> None:
     result, tables = run("filters", tmp_path, "--items", "600", "--queries", "6")
     assert result["machine"].keys() == MACHINE | {"server"}

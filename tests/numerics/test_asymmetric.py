@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream_hash.errors import UsageError
-from stream_hash.numerics.asymmetric import Calibration, asymmetric_scores
+from stream_hash.numerics.asymmetric import Calibration, asymmetric_scores, own_scores
 from stream_hash.numerics.codes import pack_bits
 from stream_hash.numerics.rotation import ITQ
 
@@ -137,3 +137,17 @@ def test_a_bit_that_never_changes_and_one_that_repeats_another_leave_scores_fini
     assert np.isfinite(Calibration.fit(sample).scores(margins, codes)).all()
     nothing = Calibration.fit(np.zeros((4, 3)))
     assert (nothing.scores(margins, codes) == 0).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(sizes=st.lists(st.integers(0, 40), min_size=1, max_size=9), width=st.integers(1, 64), seed=st.integers(0, 99))
+def test_own_scores_are_those_of_each_query_alone(sizes: list[int], width: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    margins = rng.standard_normal((len(sizes), width)).astype(np.float32)
+    codes = rng.integers(0, 2**64, sum(sizes), dtype=np.uint64)
+    found, start = own_scores(margins, codes, sizes), 0
+    for query, size in enumerate(sizes):
+        own = slice(start, start + size)
+        assert found[own].tolist() == asymmetric_scores(margins[query : query + 1], codes[own])[0].tolist()
+        start += size
+    assert start == len(found)

@@ -170,6 +170,28 @@ def test_rounding_stays_within_its_bound(kind: str, precision: type, shape: str)
         assert (np.abs(margins) > slack).mean() > 0.99, "a bound that leaves much in doubt is no use"
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size", [1.0, 30.0, 1e-20, 1e15, 0.0])
+def test_rounding_of_a_vector_that_comes_alone_stays_within_its_bound(kind: str, size: float) -> None:
+    one, x = network(5, **KINDS[kind]), vectors(100) * np.float32(size)
+    certain = 0
+    for row in x:
+        found = one._alone.rounded(row)
+        if found is not None:
+            margins, slack = found
+            assert (np.abs(margins - one._exact(row.astype(np.float64))) <= slack).all()
+            certain += int((np.abs(margins) > slack).all())
+    if size == 1.0:
+        assert certain > 95, "a bound that leaves much in doubt is no use"
+
+
+def test_a_vector_that_comes_alone_and_is_certain_needs_no_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, (x,) = network(1, **KINDS["posterior-beside-plain"]), vectors(1)
+    expected = one.margins(np.stack([x, x]))[0]
+    monkeypatch.setattr(Network, "_settled", lambda *_: pytest.fail("computed as a batch"))
+    assert np.allclose(one.margins(x[None])[0], expected, rtol=1e-4, atol=1e-4)
+
+
 def test_vectors_beyond_all_landmarks_are_settled_without_single_sums(monkeypatch: pytest.MonkeyPatch) -> None:
     one = network(2, landmarks=50, unit_length=False, gamma=5.0)
     monkeypatch.setattr(Network, "_exact", lambda *_: pytest.fail("computed one row at a time"))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,6 +13,8 @@ from stream_hash.storage.codec import (
     Batch,
     decode_batch,
     decode_model,
+    decode_record,
+    decode_records,
     decode_values,
     encode_batch,
     encode_model,
@@ -49,7 +53,9 @@ def test_values_survive_their_bytes_and_missing_ones_are_left_out(dtype: VectorT
     blobs: list[bytes | None] = list(encode_values(sequences, vectors, ids, dtype))
     numbers = np.arange(len(ids) * 2)
     decoded = decode_values(numbers, [b for blob in blobs for b in (blob, None)], 4, dtype)
-    assert decoded.ids == ids
+    assert list(decoded.ids) == ids
+    assert [decoded.ids[row] for row in range(len(decoded.ids))] == ids
+    assert decoded.vectors.flags.aligned
     assert decoded.numbers.tolist() == numbers[::2].tolist()
     assert decoded.sequences.tolist() == sequences.tolist()
     assert (decoded.vectors == vectors).all()
@@ -82,3 +88,9 @@ def test_a_model_with_pickled_objects_is_never_loaded() -> None:
     raw = buffer.getvalue()
     with pytest.raises(ValueError, match="pickle"):
         decode_model(raw, hashlib.sha256(raw).hexdigest())
+
+
+@given(st.lists(st.tuples(texts, texts), max_size=5))
+def test_records_parsed_in_one_go_are_those_parsed_alone(several: list[tuple[str, str]]) -> None:
+    stored = [json.dumps(["7", "12", label, "3", metadata]).encode() for label, metadata in several]
+    assert decode_records(stored) == [decode_record(text) for text in stored]
