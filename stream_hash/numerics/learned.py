@@ -42,8 +42,33 @@ class Learned(Protocol):
 def itq_signature(settings: IndexSettings, sample: NDArray[np.float32], seed: int = 0) -> EmbeddedHyperplanes:
     """39 hyperplanes by ITQ. sample : (n, dimension) float32, no labels needed; 2,000 items and more serve well.
 
-    Under `inner` they lie along SIMPLE-LSH's extra coordinate, so that the margins of queries have no offset.
     Raises UnlearnableError for fewer than two different vectors. Imports scikit-learn.
+    """
+    hyperplanes = itq_hyperplanes(
+        settings,
+        sample,
+        SIGNATURE_BITS,
+        n_components=SIGNATURE_COMPONENTS,
+        whitening=SIGNATURE_WHITENING,
+        seed=seed,
+    )
+    mean, scale = embedding_of(settings, sample)
+    # the sample's mean is embedded as 0, so what ITQ found as offsets is rounding
+    return EmbeddedHyperplanes(settings.metric, hyperplanes, np.zeros(SIGNATURE_BITS, np.float32), mean, scale)
+
+
+def itq_hyperplanes(
+    settings: IndexSettings,
+    sample: NDArray[np.float32],
+    n_bits: int,
+    *,
+    n_components: int | None = None,
+    whitening: float = 0.0,
+    seed: int,
+) -> NDArray[np.float32]:
+    """ITQ's hyperplanes through the sample's mean, which is embedded as 0. Returns (n_bits, embedded dimension).
+
+    Under `inner` they lie along SIMPLE-LSH's extra coordinate, so that the margins of queries have no offset.
     """
     from stream_hash.numerics.rotation import ITQ
 
@@ -51,14 +76,13 @@ def itq_signature(settings: IndexSettings, sample: NDArray[np.float32], seed: in
     exact = sample.astype(np.float64)
     if settings.metric == "cosine":
         exact /= np.linalg.norm(exact, axis=1, keepdims=True)
-    rotation = ITQ(
-        SIGNATURE_BITS, n_components=SIGNATURE_COMPONENTS, whitening=SIGNATURE_WHITENING, random_state=seed
-    ).fit((exact - mean) / scale)
-    hyperplanes = np.zeros((SIGNATURE_BITS, settings.dimension + (settings.metric == "inner")), dtype=np.float32)
+    rotation = ITQ(n_bits, n_components=n_components, whitening=whitening, random_state=seed).fit(
+        (exact - mean) / scale
+    )
+    hyperplanes = np.zeros((n_bits, settings.dimension + (settings.metric == "inner")), dtype=np.float32)
     # `l2` and `cosine` embed without the scale, which only made the numbers of a handy size here
     hyperplanes[:, : settings.dimension] = rotation.hyperplanes_
-    # the sample's mean is embedded as 0, so what ITQ found as offsets is rounding
-    return EmbeddedHyperplanes(settings.metric, hyperplanes, np.zeros(SIGNATURE_BITS, np.float32), mean, scale)
+    return hyperplanes
 
 
 def learned_model(settings: IndexSettings, learned: Learned, signature: EmbeddedHyperplanes) -> Model:
