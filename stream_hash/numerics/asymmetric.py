@@ -44,7 +44,39 @@ def asymmetric_scores(margins: NDArray[Any], codes: NDArray[np.uint64]) -> NDArr
     n_bits bits, the first margin's the most significant. Returns float32 (n_queries, n).
     Raises UsageError for arrays of another shape or dtype, and for margins that are not finite.
     """
-    return _linear(_checked(margins), _checked_codes(codes))
+    return table_scores(byte_tables(margins), _checked_codes(codes))
+
+
+def byte_tables(margins: NDArray[Any]) -> NDArray[np.float32]:
+    """What each value of each byte of a code adds to the linear score of a query.
+
+    margins : as `asymmetric_scores` takes them. Returns float32 (n_queries, n_bytes, 256), the most significant byte
+    first. Raises as `asymmetric_scores`.
+    """
+    m = _checked(margins)
+    count, width = m.shape
+    n_bytes = -(-width // 8)
+    padded = np.zeros((count, 8 * n_bytes), dtype=np.float32)
+    padded[:, 8 * n_bytes - width :] = m
+    # not `@`: its last digits depend on how many queries there are
+    return np.asarray(np.vecdot(padded.reshape(count, n_bytes, 1, 8), _BYTE_SIGNS))
+
+
+def table_scores(tables: NDArray[np.float32], codes: NDArray[np.uint64]) -> NDArray[np.float32]:
+    """The sums of what the bytes of codes stand for.
+
+    tables : (n_queries, n_bytes, 256), of the last bytes of a code. codes : uint64 (n,).
+
+    Returns float32 (n_queries, n).
+    """
+    count, n_bytes, _ = tables.shape
+    values = np.ascontiguousarray(codes, dtype=">u8").view(np.uint8).reshape(len(codes), 8)[:, 8 - n_bytes :]
+    columns = [values[:, byte].astype(np.intp) for byte in range(n_bytes)]
+    scores = np.zeros((count, len(codes)), dtype=np.float32)
+    for query in range(count):
+        for byte, column in enumerate(columns):
+            scores[query] += tables[query, byte].take(column)
+    return scores
 
 
 @dataclass(frozen=True)
@@ -73,29 +105,13 @@ class Calibration:
         width = len(self.expectation)
         if queries.shape[1] != width:
             raise UsageError(f"margins of {queries.shape[1]} bits", why=f"the calibration has {width}")
-        scores = _linear(queries @ self.expectation, items)
+        scores = table_scores(byte_tables(queries @ self.expectation), items)
         for start in range(0, len(items), _PIECE):
             signs = _signs(items[start : start + _PIECE], width)
             expected = signs @ self.expectation.T
             lengths = np.sqrt(np.vecdot(expected, expected))
             scores[:, start : start + _PIECE] /= np.where(lengths > 0, lengths, np.float32(1))
         return scores
-
-
-def _linear(margins: NDArray[np.float32], codes: NDArray[np.uint64]) -> NDArray[np.float32]:
-    count, width = margins.shape
-    n_bytes = -(-width // 8)
-    padded = np.zeros((count, 8 * n_bytes), dtype=np.float32)
-    padded[:, 8 * n_bytes - width :] = margins
-    # not `@`: its last digits depend on how many queries there are
-    tables = np.vecdot(padded.reshape(count, n_bytes, 1, 8), _BYTE_SIGNS)
-    values = np.ascontiguousarray(codes, dtype=">u8").view(np.uint8).reshape(len(codes), 8)[:, 8 - n_bytes :]
-    columns = [values[:, byte].astype(np.intp) for byte in range(n_bytes)]
-    scores = np.zeros((count, len(codes)), dtype=np.float32)
-    for query in range(count):
-        for byte, column in enumerate(columns):
-            scores[query] += tables[query, byte].take(column)
-    return scores
 
 
 def _signs(codes: NDArray[np.uint64], width: int) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""A model that is learned without labels: the bits of the tables, as those of the signature, by ITQ (rotation.py).
+"""A model that is learned without labels: the bits of the tables by ITQ (rotation.py).
 
 Its bits keep apart what lies apart, whatever it is called: they find the nearest items, where GRH's find what shares
 a label.
@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_hash.numerics.learned import itq_hyperplanes, itq_signature
+from stream_hash.numerics.learned import itq_hyperplanes
+from stream_hash.numerics.learned_signature import learned_signature
 from stream_hash.numerics.model import Model
 from stream_hash.settings import IndexSettings
 
@@ -20,7 +21,7 @@ def itq_model(settings: IndexSettings, sample: NDArray[np.float32], seed: int = 
     Each table has a rotation of its own, begun from another random one: it cuts the same variance elsewhere.
     Raises UnlearnableError for fewer than two different vectors. Imports scikit-learn.
     """
-    signature = itq_signature(settings, sample, seed)
+    signature = learned_signature(settings, sample, seed)
     of_tables = [
         itq_hyperplanes(settings, sample, settings.bits, seed=seed + 1 + table) for table in range(settings.tables)
     ]
@@ -33,4 +34,5 @@ def itq_model(settings: IndexSettings, sample: NDArray[np.float32], seed: int = 
         offsets=np.zeros(len(hyperplanes), dtype=np.float32),
         mean=signature.mean,
         scale=signature.scale,
+        centroids=signature.centroids,
     )

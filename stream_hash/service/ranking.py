@@ -1,8 +1,8 @@
 """Rank: prune candidates by their signatures, fetch the vectors of the best, rank these exactly, read their records.
 
-Pruning is by the asymmetric score of the query's margins against the 39 bits that a member carries, so it costs no
-round trip. Candidates of partitions that have different generations meanwhile have signatures of different hyperplanes;
-their scores are comparable all the same, as shares of the largest there could be.
+Pruning is by an asymmetric score of the query against the 39 bits that a member carries, so it costs no round trip.
+Candidates of partitions that have different generations meanwhile have signatures of different kinds; their scores are
+comparable all the same, from −1 for the least there could be to 1 for the largest.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_hash.numerics.asymmetric import asymmetric_scores
-from stream_hash.numerics.model import Encoded
+from stream_hash.numerics.asymmetric import table_scores
+from stream_hash.numerics.model import EncodedQueries
 from stream_hash.numerics.ranking import NearestK
 from stream_hash.service.answer import Answer, ChangedError, Result, Stages
 from stream_hash.service.gathering import Candidates
@@ -39,7 +39,7 @@ class Ranker:
         self,
         handle: IndexHandle,
         partitions: Sequence[tuple[int, int]],
-        encoded: Mapping[int, Encoded],
+        encoded: Mapping[int, EncodedQueries],
         stages: Stages,
         values: Callable[[Sequence[tuple[int, NDArray[np.int64]]]], list[Values]] | None = None,
     ) -> None:
@@ -84,9 +84,8 @@ class Ranker:
             return [numbers_of(members) for members in found.members]
         scores = []
         for (_, generation), members in zip(self._partitions, found.members, strict=True):
-            margins = self._encoded[generation].signature_margins[query]
-            shares = margins / (np.abs(margins).sum() or np.float32(1))
-            scores.append(asymmetric_scores(shares[None, :], (members >> NUMBER_BITS).astype(np.uint64))[0])
+            tables = _as_shares(self._encoded[generation].signature_tables[query])
+            scores.append(table_scores(tables[None], (members >> NUMBER_BITS).astype(np.uint64))[0])
         best = np.zeros(found.count, dtype=np.bool_)
         best[np.argpartition(np.concatenate(scores), found.count - fetch)[found.count - fetch :]] = True
         kept = np.split(best, np.cumsum([len(members) for members in found.members])[:-1])
@@ -132,6 +131,13 @@ def result_of(item_id: str, score: float, record: Record | None) -> Result:
     if record is None or record.number is None:
         raise ChangedError
     return Result(item_id, score, parse_label(record.label), parse_metadata(record.metadata))
+
+
+def _as_shares(tables: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Tables of scores from −1 to 1. tables : (n_bytes, 256)."""
+    most, least = tables.max(axis=1, keepdims=True), tables.min(axis=1, keepdims=True)
+    shares: NDArray[np.float32] = (tables - (most + least) / 2) / ((most - least).sum() / 2 or np.float32(1))
+    return shares
 
 
 def _offer(nearest: NearestK, values: Values, wanted: NDArray[np.int64], *, alone: bool) -> int:

@@ -12,6 +12,7 @@ from threadpoolctl import threadpool_limits
 from training_support import digits, go_live, lead, name, opened, store
 
 from stream_hash.client import Index
+from stream_hash.numerics import learned_signature
 from stream_hash.numerics import unlabelled as learning
 from stream_hash.service import window
 from stream_hash.service.connections import Connections
@@ -28,6 +29,7 @@ PLAN = TrainingPlan(unlabelled=True)
 @pytest.fixture(autouse=True)
 def held_out_and_alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(window, "HELD_OUT_SHARE", 0.25)
+    monkeypatch.setattr(learned_signature, "LEAST", 500)
     with threadpool_limits(1):
         yield
 
@@ -58,6 +60,12 @@ def test_without_any_label_more_of_the_nearest_are_found(client: Client, partiti
     assert {state.live for state in handle.states} == {1}, "training alone moves nothing"
     go_live(handle, token, run.generation)
     assert recall(client, x[900:950]) > before + 0.1
+    assert IndexHandle(client, "x").model(2).centroids is not None
+    pruned, whole = (
+        Index("x", Connections(client, None)).query(x[900:950], budget=600, fetch=fetch) for fetch in (60, None)
+    )
+    kept = [{r.id for r in a.results} & {r.id for r in b.results} for a, b in zip(pruned, whole, strict=True)]
+    assert np.mean([len(one) / 10 for one in kept]) > 0.85, "a tenth of the vectors holds most of the nearest"
     assert Index("x", Connections(client, None)).verify().violations == []
     figures = run.figures
     assert figures["difference"] >= figures["lower_bound"] > 0.01
