@@ -22,9 +22,10 @@ from benchmarks.round_trips import counted
 from stream_hash.client import Index
 from stream_hash.numerics.evaluation import precision_at_k, recall_at_k
 from stream_hash.numerics.grh import GRH
-from stream_hash.numerics.learned import itq_signature, learned_model
-from stream_hash.numerics.methods import fitted, hyperplanes_of
-from stream_hash.numerics.model import Model, lsh_model
+from stream_hash.numerics.learned import learned_model
+from stream_hash.numerics.learned_signature import learned_signature
+from stream_hash.numerics.model import Model
+from stream_hash.numerics.unlabelled import itq_model
 from stream_hash.service.answer import Answer
 from stream_hash.service.connections import Connections
 from stream_hash.service.evaluate import temporary_index
@@ -53,25 +54,12 @@ def grh(data: Dataset) -> Model:
     learned = GRH(16, n_components=1_000, unit_length=True, random_state=0)
     learned.fit(data.training, data.query_labels[-len(data.training) :])
     settings = IndexSettings(DIMENSION, bits=16)
-    return learned_model(settings, learned, itq_signature(settings, data.items[:SAMPLE]))
+    return learned_model(settings, learned, learned_signature(settings, data.items[:SAMPLE]))
 
 
 def itq(data: Dataset) -> Model:
-    """14 bits by ITQ, for recall of the true neighbours; and a signature by ITQ."""
-    settings = IndexSettings(DIMENSION, bits=14)
-    sample = data.items[:SAMPLE]
-    signature = itq_signature(settings, sample)
-    hasher = fitted("itq", 14, 0, sample - signature.mean, None)
-    weights, offsets = hyperplanes_of(hasher, sample[:100], "itq")
-    plain = lsh_model(settings, sample)
-    return Model(
-        metric=plain.metric,
-        tables=1,
-        bits=14,
-        hyperplanes=np.concatenate([weights, signature.hyperplanes]),
-        offsets=np.concatenate([offsets, signature.offsets]),
-        mean=signature.mean,
-    )
+    """What `train --unlabelled` publishes, with 14 bits: for recall of the true neighbours."""
+    return itq_model(IndexSettings(DIMENSION, bits=14), data.items[:SAMPLE])
 
 
 _GRH, _ITQ = IndexSettings(DIMENSION, bits=16), IndexSettings(DIMENSION, bits=14, dtype="float16")

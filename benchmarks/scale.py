@@ -19,7 +19,7 @@ import redis
 from numpy.typing import NDArray
 
 from benchmarks.memory import settled_memory
-from benchmarks.peers.itq_generation import switch_to_itq
+from benchmarks.peers.unlabelled_training import switch_to_itq
 from benchmarks.report import machine, progress, publish, table
 from benchmarks.scale_data import CENTRES, CHUNK_ITEMS, DIMENSION, Clusters
 from benchmarks.services import in_own_process, running_server, running_workers
@@ -100,7 +100,7 @@ def _measure_one(
     progress(f"{count:,} items: {len(asked)} queries")
     lsh = _queried(index, asked, truth, budget)
     progress(f"{count:,} items: re-index")
-    switched = switch_to_itq(INDEX, url, sample)
+    switched = switch_to_itq(INDEX, url)
     after_reindex = settled_memory(client)["used_memory"]  # waits for the rewrite of the file, too
     itq = _queried(Index(INDEX, url), asked, truth, budget)
     return {

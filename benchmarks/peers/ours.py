@@ -16,9 +16,9 @@ import redis
 
 from benchmarks.memory import settled_memory
 from benchmarks.peers.against_loop import against_loop
-from benchmarks.peers.itq_generation import switch_to_itq
 from benchmarks.peers.peer import Built, Search
 from benchmarks.peers.task import K, Task
+from benchmarks.peers.unlabelled_training import switch_to_itq
 from benchmarks.services import running_workers
 from benchmarks.writers import CALL_ITEMS, item_ids
 from stream_hash.client import Index
@@ -28,10 +28,9 @@ from stream_hash.settings import IndexSettings
 DISTRIBUTIONS = ("stream-hash", "numpy", "redis")
 NOTE = (
     "On the server, which holds the vectors; filled by a producer and its hash workers. ITQ: learned without labels "
-    "from the first 10,000 items, live by a re-index. Bytes: used_memory, less the vectors."
+    "from 10,000 items, live by a re-index. Bytes: used_memory, less the vectors."
 )
 INDEX = "peers"
-SAMPLE_ITEMS = 10_000
 LOOP_RADII = (2, 8)
 LSH_BITS, FEWER_BITS = 16, 14
 
@@ -65,7 +64,7 @@ def builds(task: Task, url: str) -> Iterator[Built]:
         for bits in (LSH_BITS, FEWER_BITS):
             if bits != LSH_BITS:
                 before, seconds = _fill(task, url, client, bits)
-            switched = switch_to_itq(INDEX, url, task.items[:SAMPLE_ITEMS])
+            switched = switch_to_itq(INDEX, url)
             size, learning = _index_bytes(task, client, before), switched.learning_seconds + switched.reindex_seconds
             yield Built(f"ITQ, {bits} bits", seconds, size, _searches(url, PLANS), learning, asdict(switched))
 

@@ -25,10 +25,11 @@ timeout_option = click.option(
 )
 
 
-@click.command(short_help="Learn hash functions from labels, and swap them in.")
+@click.command(short_help="Learn hash functions, from labels or without, and swap them in.")
 @click.argument("name")
 @click.option("--learner", type=click.Choice(LEARNERS), help="How the bits are learned. [default: pa]")
-@click.option("--window", type=click.IntRange(1, MAX_ITEMS), help="Labelled items to learn from. [default: 20000]")
+@click.option("--unlabelled", is_flag=True, help="Learn without labels (ITQ), to find the nearest items.")
+@click.option("--window", type=click.IntRange(1, MAX_ITEMS), help="Items to learn from. [default: 20000]")
 @click.option("--force", is_flag=True, help="Let it go live even if it finds no more than what is live.")
 @click.option("--dry-run", is_flag=True, help="Learn and measure, and change nothing.")
 @wait_option
@@ -39,6 +40,7 @@ def train(
     environment: Environment,
     name: str,
     learner: str | None,
+    unlabelled: bool,
     window: int | None,
     force: bool,
     dry_run: bool,
@@ -52,14 +54,21 @@ def train(
     and are refused; why is said, and kept (`stream-hash generations NAME`). Items may arrive and queries be asked
     all the while. A running trainer does the work, or else this process.
 
+    --unlabelled learns from any items, and is measured by how many of the exact nearest are found: where there are no
+    labels, or where the nearest are wanted rather than what shares a label.
+
     \b
     Example:
       stream-hash train photos
       stream-hash train photos --learner ridge --dry-run --json
+      stream-hash train photos --unlabelled
     """
+    if unlabelled and learner:
+        raise click.UsageError("--learner is for labels; leave it out with --unlabelled.")
     connections = opened(environment)
     Index(name, connections)  # whether there is one
     given: dict[str, Any] = {"learner": learner, "window": window, "force": force or None, "dry_run": dry_run or None}
+    given["unlabelled"] = unlabelled or None
     plan = {field: value for field, value in given.items() if value is not None}
     alive = asking.trainers(connections)
     if not wait:

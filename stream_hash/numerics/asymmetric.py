@@ -45,23 +45,51 @@ def asymmetric_scores(margins: NDArray[Any], codes: NDArray[np.uint64]) -> NDArr
     n_bits bits, the first margin's the most significant. Returns float32 (n_queries, n).
     Raises UsageError for arrays of another shape or dtype, and for margins that are not finite.
     """
-    return _linear(_checked(margins), _checked_codes(codes))
+    return table_scores(byte_tables(margins), _checked_codes(codes))
 
 
-def own_scores(margins: NDArray[Any], codes: NDArray[np.uint64], sizes: Sequence[int]) -> NDArray[np.float32]:
-    """Linear scores of each query's own items: equal to `asymmetric_scores` of each query alone, all in one pass.
+def byte_tables(margins: NDArray[Any]) -> NDArray[np.float32]:
+    """What each value of each byte of a code adds to the linear score of a query.
 
-    margins : float (n_queries, n_bits). codes : uint64 (n,), the first query's, then the second's and so on. sizes :
-    how many are whose, Σ sizes = n. Returns float32 (n,). Raises UsageError as `asymmetric_scores`.
+    margins : as `asymmetric_scores` takes them. Returns float32 (n_queries, n_bytes, 256), the most significant byte
+    first. Raises as `asymmetric_scores`.
     """
-    tables = _tables(_checked(margins))
+    m = _checked(margins)
+    count, width = m.shape
+    n_bytes = -(-width // 8)
+    padded = np.zeros((count, 8 * n_bytes), dtype=np.float32)
+    padded[:, 8 * n_bytes - width :] = m
+    # a product for each query, of one shape: all in one, last digits would depend on how many queries there are
+    return np.asarray(np.matmul(padded.reshape(count, n_bytes, 8), _BYTE_SIGNS))
+
+
+def table_scores(tables: NDArray[np.float32], codes: NDArray[np.uint64]) -> NDArray[np.float32]:
+    """The sums of what the bytes of codes stand for.
+
+    tables : (n_queries, n_bytes, 256), of the last bytes of a code. codes : uint64 (n,).
+
+    Returns float32 (n_queries, n).
+    """
+    columns = _columns(codes, tables.shape[1])
+    scores = np.empty((len(tables), len(codes)), dtype=np.float32)
+    for query, own in enumerate(tables):
+        scores[query] = _looked_up(own, columns)
+    return scores
+
+
+def own_scores(tables: NDArray[np.float32], codes: NDArray[np.uint64], sizes: Sequence[int]) -> NDArray[np.float32]:
+    """Each query's own items: equal to `table_scores` of each query alone, all in one pass.
+
+    tables : (n_queries, n_bytes, 256). codes : uint64 (n,), the first query's, then the second's and so on. sizes : how
+    many are whose, Σ sizes = n. Returns float32 (n,).
+    """
     count, n_bytes = tables.shape[:2]
+    columns = _columns(codes, n_bytes)
     if count == 1:
-        return _looked_up(tables[0], _columns(_checked_codes(codes), n_bytes))
+        return _looked_up(tables[0], columns)
     # the tables of all queries one after another, so that a code of query q looks 256·q further on
     further = np.repeat(np.arange(0, 256 * count, 256, dtype=np.intp), sizes)
-    columns = [column + further for column in _columns(_checked_codes(codes), n_bytes)]
-    return _looked_up(tables.transpose(1, 0, 2).reshape(n_bytes, -1), columns)
+    return _looked_up(tables.transpose(1, 0, 2).reshape(n_bytes, -1), [column + further for column in columns])
 
 
 @dataclass(frozen=True)
@@ -90,32 +118,13 @@ class Calibration:
         width = len(self.expectation)
         if queries.shape[1] != width:
             raise UsageError(f"margins of {queries.shape[1]} bits", why=f"the calibration has {width}")
-        scores = _linear(queries @ self.expectation, items)
+        scores = table_scores(byte_tables(queries @ self.expectation), items)
         for start in range(0, len(items), _PIECE):
             signs = _signs(items[start : start + _PIECE], width)
             expected = signs @ self.expectation.T
             lengths = np.sqrt(np.vecdot(expected, expected))
             scores[:, start : start + _PIECE] /= np.where(lengths > 0, lengths, np.float32(1))
         return scores
-
-
-def _linear(margins: NDArray[np.float32], codes: NDArray[np.uint64]) -> NDArray[np.float32]:
-    tables = _tables(margins)
-    columns = _columns(codes, tables.shape[1])
-    scores = np.empty((len(margins), len(codes)), dtype=np.float32)
-    for query, own in enumerate(tables):
-        scores[query] = _looked_up(own, columns)
-    return scores
-
-
-def _tables(margins: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What each value of each byte adds to a query's score. Returns (n_queries, n_bytes, 256)."""
-    count, width = margins.shape
-    n_bytes = -(-width // 8)
-    padded = np.zeros((count, 8 * n_bytes), dtype=np.float32)
-    padded[:, 8 * n_bytes - width :] = margins
-    # a product for each query, of one shape: all in one, last digits would depend on how many queries there are
-    return np.asarray(np.matmul(padded.reshape(count, n_bytes, 8), _BYTE_SIGNS))
 
 
 def _columns(codes: NDArray[np.uint64], n_bytes: int) -> list[NDArray[np.intp]]:

@@ -100,6 +100,18 @@ class EmbeddedHyperplanes:
             margins[rows, columns] = self._exact_margins(vectors, rows, columns, query)
         return margins
 
+    def rounded(
+        self, vectors: NDArray[np.float32], *, query: bool = False
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Margins by a product in float64, and how far each may be off. Both (n, n_hyperplanes)."""
+        return self._rounded_margins(vectors.astype(np.float64), query)
+
+    def exact(self, vectors: NDArray[np.float32], rows: NDArray[np.intp]) -> NDArray[np.float64]:
+        """All margins of some items, each summed along its own row. Returns (len(rows), n_hyperplanes)."""
+        count = len(self.offsets)
+        columns = np.tile(np.arange(count), len(rows))
+        return self._exact_margins(vectors, np.repeat(rows, count), columns, query=False).reshape(-1, count)
+
     def _rounded_margins(self, vectors: NDArray[Any], query: bool) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Margins by one matrix product in the vectors' own precision, and how far they may be off."""
         lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))

@@ -28,7 +28,6 @@ classes, which are many, would else pay for it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -36,24 +35,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_hash.errors import UsageError
-from stream_hash.numerics.bucket_table import BucketTable
-from stream_hash.numerics.codes import unpack_bits
+from stream_hash.numerics.held_out import HeldOutSearch, blocks, lower_bound, nearest_first
 from stream_hash.numerics.labels import read_labels
-from stream_hash.numerics.model import Encoded, Model
+from stream_hash.numerics.model import Model
 
 K: Final = 10
 MARGIN: Final = 0.01
 CONFIDENCE: Final = 0.95
-DRAWS: Final = 2_000
 NEWCOMERS_CONFIDENCE: Final = 0.9
 LEAST_QUERIES: Final = 100
 """Held-out items fewer than these decide nothing: by luck alone precision moves by .03."""
 
 LEAST_NEWCOMERS: Final = 15
 """Queries of newcomers fewer than these are not asked about alone: by luck a few of them gain much."""
-
-BLOCK_BYTES: Final = 64 * 1024 * 1024
-"""What one array over queries × items of a block of queries may take."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +119,7 @@ def judge(
     gains, as_result, (before, after) = _gains((live, challenger), held_out, relevant, parts, budget, k, rng)
     difference = after - before
     # both parts have the difference as their mean
-    bound = _lower_bound(gains + as_result.sum(axis=0) - difference, confidence, rng)
+    bound = lower_bound(gains + as_result.sum(axis=0) - difference, confidence, rng)
     accepted = bound > margin
     reason = (
         f"precision@{k} {after:.3f} against {before:.3f}: the gain is "
@@ -161,8 +155,8 @@ def _with_newcomers(
         difference = float(gains[own].mean())
         # to first order: how many of them are drawn is left to chance as well
         influence = (np.where(own, gains - difference, 0.0) + added) / own.mean()
-        best = max(best, (_lower_bound(influence, confidence, rng), difference))
-        loses |= -_lower_bound(-influence, confidence, rng) < 0
+        best = max(best, (lower_bound(influence, confidence, rng), difference))
+        loses |= -lower_bound(-influence, confidence, rng) < 0
     bound, difference = best
     accepted = not loses and (verdict.accepted or (bound > margin and verdict.difference > -margin))
     reason = f"{verdict.reason}; {verdict.newcomers} queries are of new classes, of which one gains {difference:+.3f}"
@@ -186,9 +180,9 @@ def _gains(
     precisions = np.zeros((2, count))
     as_result = np.zeros((len(parts), count))
     ties = rng.permutation(count)
-    sides = [_Side(model, held_out, ties) for model in models]
-    for rows in _blocks(count):
-        order = _nearest_first(held_out, rows, models[0].metric)
+    sides = [HeldOutSearch(model, held_out, ties) for model in models]
+    for rows in blocks(count):
+        order = nearest_first(held_out, rows, models[0].metric)
         same = (relevant[rows] @ relevant.T).toarray() > 0
         found = [_first(side.candidates(rows, budget), order, k) for side in sides]
         hits = [np.take_along_axis(same, one, axis=1) for one in found]
@@ -202,67 +196,8 @@ def _gains(
     return precisions[1] - precisions[0], as_result, (before, after)
 
 
-class _Side:
-    """One model's codes of the held-out items, and what the buckets cost each of them as a query."""
-
-    def __init__(self, model: Model, vectors: NDArray[np.float32], ties: NDArray[np.intp]) -> None:
-        """ties : a permutation of the items: in what order those of one bucket come."""
-        self._ties = ties
-        self._items: Encoded = model.encode(vectors)
-        queries = model.encode_queries(vectors)
-        self._margins = queries.margins.reshape(len(vectors), model.tables, model.bits).astype(np.float64)
-        self._tables = [BucketTable(codes, model.bits) for codes in self._items.codes.T]
-
-    def candidates(self, rows: NDArray[np.intp], budget: int) -> NDArray[np.bool_]:
-        """Whether each item is among the first `budget` for each query, itself left out. Returns (len(rows), n).
-
-        An item that several tables hold comes where it is cheapest, and counts once.
-        """
-        cost = np.full((len(rows), len(self._ties)), np.inf)
-        for table, buckets in enumerate(self._tables):
-            codes, _ = buckets.directory
-            signs = np.where(unpack_bits(codes, buckets.bits), 1.0, -1.0)
-            margins = self._margins[rows, table]
-            # twice the sum of |margin| over the bits that differ
-            of_bucket = np.abs(margins).sum(axis=1, keepdims=True) - margins @ signs.T
-            np.minimum(cost, of_bucket[:, buckets.bucket_of], out=cost)
-        cost[np.arange(len(rows)), rows] = np.inf
-        by_cost = self._ties[np.argsort(cost[:, self._ties], axis=1, kind="stable")[:, :budget]]
-        chosen = np.zeros(cost.shape, dtype=np.bool_)
-        np.put_along_axis(chosen, by_cost, True, axis=1)
-        return chosen
-
-
-def _blocks(count: int) -> Iterator[NDArray[np.intp]]:
-    step = max(1, BLOCK_BYTES // (8 * count))
-    return (np.arange(start, min(start + step, count)) for start in range(0, count, step))
-
-
-def _nearest_first(vectors: NDArray[np.float32], rows: NDArray[np.intp], metric: str) -> NDArray[np.intp]:
-    """All items in the order of their exact nearness to each query; equal ones by row. Returns (len(rows), n)."""
-    scores = (vectors[rows] @ vectors.T).astype(np.float64)
-    if metric != "inner":
-        squares = np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)
-        if metric == "l2":
-            scores = 2 * scores - squares
-        else:
-            scores /= np.sqrt(np.where(squares > 0, squares, 1.0))
-    return np.argsort(-scores, axis=1, kind="stable")
-
-
 def _first(candidates: NDArray[np.bool_], order: NDArray[np.intp], k: int) -> NDArray[np.intp]:
     """The k nearest candidates of each query; there are k or more. Returns (n_queries, k)."""
     behind = ~np.take_along_axis(candidates, order, axis=1)
     at = np.argsort(behind, axis=1, kind="stable")[:, :k]  # of truth values a radix sort, which keeps the order
     return np.take_along_axis(order, at, axis=1)
-
-
-def _lower_bound(gains: NDArray[np.float64], confidence: float, rng: np.random.Generator) -> float:
-    """The one-sided lower bound of the mean gain, by the percentiles of `DRAWS` bootstrap samples. gains : (n,)."""
-    count = len(gains)
-    step = max(1, BLOCK_BYTES // (8 * count))
-    means = [
-        gains[rng.integers(count, size=(min(step, DRAWS - start), count))].mean(axis=1)
-        for start in range(0, DRAWS, step)
-    ]
-    return float(np.quantile(np.concatenate(means), 1 - confidence))

@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_hash.errors import UsageError
-from stream_hash.numerics.embedded import EmbeddedHyperplanes
 from stream_hash.numerics.feature_maps import FeatureMap, Hidden, Joined, Nystrom, Posterior, Prepared
 from stream_hash.numerics.model import Model, dealt, embedding_of
 from stream_hash.numerics.network import Activation, Layer, Network
+from stream_hash.numerics.signature import Signature
 from stream_hash.settings import SIGNATURE_BITS, IndexSettings
 
 SIGNATURE_COMPONENTS = 96
@@ -39,35 +39,64 @@ class Learned(Protocol):
     offsets_: NDArray[Any]
 
 
-def itq_signature(settings: IndexSettings, sample: NDArray[np.float32], seed: int = 0) -> EmbeddedHyperplanes:
+def itq_signature(settings: IndexSettings, sample: NDArray[np.float32], seed: int = 0) -> Signature:
     """39 hyperplanes by ITQ. sample : (n, dimension) float32, no labels needed; 2,000 items and more serve well.
 
-    Under `inner` they lie along SIMPLE-LSH's extra coordinate, so that the margins of queries have no offset.
     Raises UnlearnableError for fewer than two different vectors. Imports scikit-learn.
+    """
+    hyperplanes = itq_hyperplanes(
+        settings,
+        sample,
+        SIGNATURE_BITS,
+        n_components=SIGNATURE_COMPONENTS,
+        whitening=SIGNATURE_WHITENING,
+        seed=seed,
+    )
+    mean, scale = embedding_of(settings, sample)
+    # the sample's mean is embedded as 0, so what ITQ found as offsets is rounding
+    return Signature(settings.metric, hyperplanes, np.zeros(SIGNATURE_BITS, np.float32), mean, scale)
+
+
+def itq_hyperplanes(
+    settings: IndexSettings,
+    sample: NDArray[np.float32],
+    n_bits: int,
+    *,
+    n_components: int | None = None,
+    whitening: float = 0.0,
+    seed: int,
+) -> NDArray[np.float32]:
+    """ITQ's hyperplanes through the sample's mean, which is embedded as 0. Returns (n_bits, embedded dimension).
+
+    Under `inner` they lie along SIMPLE-LSH's extra coordinate, so that the margins of queries have no offset.
     """
     from stream_hash.numerics.rotation import ITQ
 
     mean, scale = embedding_of(settings, sample)
+    rotation = ITQ(n_bits, n_components=n_components, whitening=whitening, random_state=seed).fit(
+        prepared(settings, sample, mean) / scale
+    )
+    hyperplanes = np.zeros((n_bits, settings.dimension + (settings.metric == "inner")), dtype=np.float32)
+    # `l2` and `cosine` embed without the scale, which only made the numbers of a handy size here
+    hyperplanes[:, : settings.dimension] = rotation.hyperplanes_
+    return hyperplanes
+
+
+def prepared(settings: IndexSettings, sample: NDArray[np.float32], mean: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The sample about its mean, as it is embedded but for a scale. Returns (n, dimension)."""
     exact = sample.astype(np.float64)
     if settings.metric == "cosine":
         exact /= np.linalg.norm(exact, axis=1, keepdims=True)
-    rotation = ITQ(
-        SIGNATURE_BITS, n_components=SIGNATURE_COMPONENTS, whitening=SIGNATURE_WHITENING, random_state=seed
-    ).fit((exact - mean) / scale)
-    hyperplanes = np.zeros((SIGNATURE_BITS, settings.dimension + (settings.metric == "inner")), dtype=np.float32)
-    # `l2` and `cosine` embed without the scale, which only made the numbers of a handy size here
-    hyperplanes[:, : settings.dimension] = rotation.hyperplanes_
-    # the sample's mean is embedded as 0, so what ITQ found as offsets is rounding
-    return EmbeddedHyperplanes(settings.metric, hyperplanes, np.zeros(SIGNATURE_BITS, np.float32), mean, scale)
+    return np.asarray(exact - mean)
 
 
-def learned_model(settings: IndexSettings, learned: Learned, signature: EmbeddedHyperplanes) -> Model:
+def learned_model(settings: IndexSettings, learned: Learned, signature: Signature) -> Model:
     """The model of a generation.
 
     learned : a fitted GRH of tables · bits bits, bit j for table j mod tables, whose `unit_length` is True under cosine
     and False under l2. Under inner either will do, and items and queries go through the same map, as the vectors that
     they are.
-    signature : `itq_signature`, or the `signature` of the model before.
+    signature : learned_signature.py, or the `signature` of the model before.
 
     Raises UsageError when these do not fit together.
     """
@@ -109,6 +138,7 @@ def learned_model(settings: IndexSettings, learned: Learned, signature: Embedded
         mean=signature.mean,
         scale=signature.scale,
         network=rest[0] if rest else None,
+        centroids=signature.centroids,
     )
 
 

@@ -1,8 +1,8 @@
 """A model: all that hashes. Vectors in, codes and signatures out.
 
-The signature's 39 bits are the sides of hyperplanes that an embedded vector is on (embedded.py). The bits of the tables
-are either sides of hyperplanes too, or the signs of a learned network's margins (network.py). Every bit is
-[margin ≥ 0], and does not depend on what else was in the batch.
+The bits of the tables are the sides of hyperplanes that an embedded vector is on (embedded.py), or the signs of a
+learned network's margins (network.py): [margin ≥ 0]. The signature's 39 bits are sides of hyperplanes too, or the
+numbers of the nearest centroids (signature.py). No bit depends on what else was in the batch.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from stream_hash.numerics.codes import pack_bits
 from stream_hash.numerics.embedded import EmbeddedHyperplanes
 from stream_hash.numerics.hyperplanes import gaussian_hyperplanes
 from stream_hash.numerics.network import Network
+from stream_hash.numerics.product_quantiser import TOTAL, WIDTH
+from stream_hash.numerics.signature import Centroids, Signature, rows_of
 from stream_hash.numerics.stored import stored_array, stored_float32, stored_number
 from stream_hash.settings import MAX_BITS, MAX_TABLES, SIGNATURE_BITS, IndexSettings, Metric
 
@@ -32,19 +34,26 @@ class Encoded:
     """Hashed vectors. codes : (n, tables) uint64. signatures : (n,) uint64.
 
     margins : (n, tables · bits) float32, what the codes are the signs of: distances from hyperplanes, or those which a
-    network has learned. signature_margins : (n, 39) float32, what the signatures are the signs of.
+    network has learned.
     """
 
     codes: NDArray[np.uint64]
     signatures: NDArray[np.uint64]
     margins: NDArray[np.float32]
-    signature_margins: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class EncodedQueries(Encoded):
+    """signature_tables : (n, 5, 256) float32, what each byte of an item's signature adds to a query's score."""
+
+    signature_tables: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Model:
     """hyperplanes : (n_hyperplanes, embedded dimension) float32, offsets : (n_hyperplanes,) float32. The last 39 are
-    the signature's; before them come those of the tables, tables · bits of them, unless there is a network.
+    the signature's, or its 40 directions if it has centroids; before them come those of the tables, tables · bits of
+    them, unless there is a network.
 
     mean : (dimension,) float32. scale : largest norm of an item about the mean, used by `inner` only.
     network : its outputs are the margins of the tables' bits, dealt out: output j is a bit of table j mod tables, so
@@ -60,38 +69,44 @@ class Model:
     mean: NDArray[np.float32]
     scale: float = 1.0
     network: Network | None = None
+    centroids: Centroids | None = None
 
     @property
     def dimension(self) -> int:
         return len(self.mean)
 
-    @property
-    def signature(self) -> EmbeddedHyperplanes:
+    @cached_property
+    def signature(self) -> Signature:
         """What makes signatures: the next generation may carry it on."""
-        last = slice(len(self.offsets) - SIGNATURE_BITS, None)
-        return EmbeddedHyperplanes(self.metric, self.hyperplanes[last], self.offsets[last], self.mean, self.scale)
+        last = slice(len(self.offsets) - rows_of(self.centroids), None)
+        return Signature(self.metric, self.hyperplanes[last], self.offsets[last], self.mean, self.scale, self.centroids)
 
     @cached_property
-    def _embedded(self) -> EmbeddedHyperplanes:
-        return EmbeddedHyperplanes(self.metric, self.hyperplanes, self.offsets, self.mean, self.scale)
+    def _of_tables(self) -> EmbeddedHyperplanes:
+        """Their hyperplanes, and after them those of a signature that is signs: so all are one product."""
+        first = slice(len(self.offsets) - (0 if self.centroids is None else rows_of(self.centroids)))
+        return EmbeddedHyperplanes(self.metric, self.hyperplanes[first], self.offsets[first], self.mean, self.scale)
 
     def encode(self, vectors: NDArray[np.float32]) -> Encoded:
         """Hash items. vectors : (n, dimension) float32, finite; under cosine none of zero length."""
         return self._encode(vectors, query=False)
 
-    def encode_queries(self, vectors: NDArray[np.float32]) -> Encoded:
+    def encode_queries(self, vectors: NDArray[np.float32]) -> EncodedQueries:
         """Hash queries; the same as `encode` except for hyperplanes under `inner`, which is asymmetric."""
-        return self._encode(vectors, query=self.metric == "inner")
+        encoded = self._encode(vectors, query=self.metric == "inner")
+        return EncodedQueries(encoded.codes, encoded.signatures, encoded.margins, self.signature.tables(vectors))
 
     def _encode(self, vectors: NDArray[np.float32], *, query: bool) -> Encoded:
-        embedded = self._embedded.margins(vectors, query=query)
-        own = embedded.shape[1] - SIGNATURE_BITS
-        margins = embedded[:, :own]
+        embedded = self._of_tables.margins(vectors, query=query)
+        if self.centroids is None:
+            own = embedded.shape[1] - SIGNATURE_BITS
+            margins, signatures = embedded[:, :own], pack_bits(embedded[:, own:] >= 0)
+        else:
+            margins, signatures = embedded, self.signature.codes(vectors)
         if self.network is not None:
             margins = dealt(self.network.margins(vectors).T, self.tables).T
         codes = pack_bits((margins >= 0).reshape(-1, self.bits)).reshape(len(vectors), self.tables)
-        of_signature = embedded[:, own:]
-        return Encoded(codes, pack_bits(of_signature >= 0), margins.astype(np.float32), of_signature.astype(np.float32))
+        return Encoded(codes, signatures, margins.astype(np.float32))
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """The model as arrays, to be stored; `from_arrays` is the way back."""
@@ -103,6 +118,8 @@ class Model:
             "mean": self.mean,
             "scale": np.array(self.scale, dtype=np.float64),
         }
+        if self.centroids is not None:
+            arrays |= {"centroids": self.centroids.places, "centroids.taken_off": self.centroids.taken_off}
         return arrays if self.network is None else arrays | self.network.to_arrays(_NETWORK)
 
     @classmethod
@@ -124,7 +141,13 @@ class Model:
                 f"a model's network makes {network.n_out} margins of {network.dimension} coordinates",
                 why=f"expected {tables * bits} of {len(mean)}",
             )
-        rows = SIGNATURE_BITS + (tables * bits if network is None else 0)
+        centroids = None
+        if "centroids" in arrays:
+            centroids = Centroids(
+                stored_float32(arrays, "centroids", (TOTAL, WIDTH)),
+                stored_float32(arrays, "centroids.taken_off", (TOTAL,)),
+            )
+        rows = rows_of(centroids) + (tables * bits if network is None else 0)
         return cls(
             metric=cast("Metric", metric),
             tables=tables,
@@ -134,6 +157,7 @@ class Model:
             mean=mean,
             scale=scale,
             network=network,
+            centroids=centroids,
         )
 
 

@@ -118,8 +118,9 @@ PLAN: Final[Mapping[str, Callable[[Any], bool]]] = {
     "margin": _share,
     "force": lambda value: isinstance(value, bool),
     "dry_run": lambda value: isinstance(value, bool),
+    "unlabelled": lambda value: isinstance(value, bool),
 }
-"""The fields of a plan (service/training.py), and which values each may have."""
+"""The fields of a plan (service/training_plan.py), and which values each may have."""
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

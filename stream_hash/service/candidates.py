@@ -23,9 +23,9 @@ from stream_hash.service.learner_state import LearnerState, identity_text
 from stream_hash.service.window import Examples
 
 if TYPE_CHECKING:  # scikit-learn is imported only where training happens
-    from stream_hash.numerics.embedded import EmbeddedHyperplanes
     from stream_hash.numerics.grh import GRH
     from stream_hash.numerics.model import Model
+    from stream_hash.numerics.signature import Signature
 
 ONLINE: Final = ("pa", "ridge")
 LEARNERS: Final = (*ONLINE, "svm", "mlp")
@@ -34,7 +34,7 @@ LANDMARKS: Final = 1_000
 """Of the feature map: GRH's n_components."""
 
 LEAST_SAMPLE: Final = 500
-"""Items from which a signature by ITQ is better than the one there is."""
+"""Items from which a learned signature is better than the one there is."""
 
 
 REPEATS: Final = 10
@@ -79,7 +79,7 @@ def stored_state(handle: IndexHandle, learner: str) -> tuple[LearnerState | None
 
 
 def continued(
-    handle: IndexHandle, state: LearnerState, new: Examples, sample: NDArray[np.float32], signature: EmbeddedHyperplanes
+    handle: IndexHandle, state: LearnerState, new: Examples, sample: NDArray[np.float32], signature: Signature
 ) -> Candidate | str:
     """The stored learner, having learned from what is new, or why it cannot.
 
@@ -103,7 +103,7 @@ def fresh(
     learner: str,
     window: Examples,
     sample: NDArray[np.float32],
-    signature: EmbeddedHyperplanes,
+    signature: Signature,
     rng: np.random.Generator,
     *,
     changed: Mapping[str, int] | None = None,
@@ -134,13 +134,13 @@ def fresh(
     return Candidate("fresh", grh, learned_model(settings, grh, signature), len(window))
 
 
-def signature_for(handle: IndexHandle, live: Model, sample: NDArray[np.float32]) -> EmbeddedHyperplanes:
-    """A signature by ITQ on a sample of the index; the live model's if the sample is too small."""
-    from stream_hash.numerics.learned import itq_signature
+def signature_for(handle: IndexHandle, live: Model, sample: NDArray[np.float32]) -> Signature:
+    """A signature learned from a sample of the index; the live model's if the sample is too small."""
+    from stream_hash.numerics.learned_signature import learned_signature
 
     if len(sample) < LEAST_SAMPLE:
         return live.signature
-    return itq_signature(handle.settings, sample, handle.settings.seed)
+    return learned_signature(handle.settings, sample, handle.settings.seed)
 
 
 def _evened(window: Examples, changed: Mapping[str, int]) -> Examples:

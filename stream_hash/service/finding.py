@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_hash.errors import GenerationGoneError
-from stream_hash.numerics.model import Encoded
+from stream_hash.numerics.model import EncodedQueries
 from stream_hash.service.answer import Answer, ChangedError, Stages
 from stream_hash.service.gathering import Candidates, Gatherer
 from stream_hash.service.handle import IndexHandle
@@ -25,15 +25,15 @@ class Found:
     """
 
     partitions: list[tuple[int, int]]
-    encoded: dict[int, Encoded]
+    encoded: dict[int, EncodedQueries]
     prober: Prober
     candidates: list[Candidates]
     answers: list[Answer]
 
-    def encoded_of(self, rows: Sequence[int]) -> dict[int, Encoded]:
+    def encoded_of(self, rows: Sequence[int]) -> dict[int, EncodedQueries]:
         """Some of the queries, as `encoded`."""
         return {
-            generation: Encoded(*(getattr(own, field.name)[list(rows)] for field in fields(own)))
+            generation: EncodedQueries(*(getattr(own, field.name)[list(rows)] for field in fields(own)))
             for generation, own in self.encoded.items()
         }
 
@@ -64,7 +64,7 @@ def _live(handle: IndexHandle) -> list[tuple[int, int]]:
     return live
 
 
-def _encoded(handle: IndexHandle, queries: NDArray[np.float32], generations: set[int]) -> dict[int, Encoded]:
+def _encoded(handle: IndexHandle, queries: NDArray[np.float32], generations: set[int]) -> dict[int, EncodedQueries]:
     try:
         return {generation: handle.model(generation).encode_queries(queries) for generation in generations}
     except GenerationGoneError:

@@ -1,8 +1,8 @@
 """Rank: prune candidates by their signatures, fetch the vectors of the best, rank these exactly, read their records.
 
-Pruning is by the asymmetric score of the query's margins against the 39 bits that a member carries, so it costs no
-round trip. Candidates of partitions that have different generations meanwhile have signatures of different hyperplanes;
-their scores are comparable all the same, as shares of the largest there could be.
+Pruning is by an asymmetric score of the query against the 39 bits that a member carries, so it costs no round trip.
+Candidates of partitions that have different generations meanwhile have signatures of different kinds; their scores are
+comparable all the same, from −1 for the least there could be to 1 for the largest.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_hash.numerics.asymmetric import own_scores
-from stream_hash.numerics.model import Encoded
+from stream_hash.numerics.model import EncodedQueries
 from stream_hash.numerics.ranking import NearestK
 from stream_hash.service.answer import Answer, ChangedError, Result, Stages
 from stream_hash.service.gathering import Candidates
@@ -39,7 +39,7 @@ class Ranker:
         self,
         handle: IndexHandle,
         partitions: Sequence[tuple[int, int]],
-        encoded: Mapping[int, Encoded],
+        encoded: Mapping[int, EncodedQueries],
         stages: Stages,
         values: Callable[[Sequence[tuple[int, NDArray[np.int64]]]], list[Values]] | None = None,
     ) -> None:
@@ -117,12 +117,10 @@ class Ranker:
         """Scores of the members of a partition that some queries have, by query."""
         if not queries:
             return []
-        margins = self._encoded[self._partitions[at][1]].signature_margins[queries]
-        sums = np.abs(margins).sum(axis=1, keepdims=True)
-        shares = margins / np.where(sums > 0, sums, np.float32(1))
+        tables = _as_shares(self._encoded[self._partitions[at][1]].signature_tables[queries])
         sizes = [len(own) for own in members]
         joined = members[0] if len(members) == 1 else np.concatenate(members)
-        scores = own_scores(shares, (joined >> NUMBER_BITS).view(np.uint64), sizes)
+        scores = own_scores(tables, (joined >> NUMBER_BITS).view(np.uint64), sizes)
         ends = np.cumsum(sizes).tolist()
         return [scores[end - size : end] for size, end in zip(sizes, ends, strict=True)]
 
@@ -172,3 +170,10 @@ def _rows(numbers: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.i
     """Where those that are wanted stand, of those that are there. numbers : ascending, one or more."""
     at = np.minimum(np.searchsorted(numbers, wanted), len(numbers) - 1)
     return np.asarray(at[numbers[at] == wanted])
+
+
+def _as_shares(tables: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Tables of scores from −1 to 1. tables : (n_queries, n_bytes, 256)."""
+    most, least = tables.max(axis=2, keepdims=True), tables.min(axis=2, keepdims=True)
+    reach = (most - least).sum(axis=1, keepdims=True) / 2
+    return np.asarray((tables - (most + least) / 2) / np.where(reach > 0, reach, np.float32(1)))

@@ -16,16 +16,17 @@ Decision: TypeAlias = Literal["live", "refused", "skipped", "forced", "dry run",
 class TrainingRun:
     """One run of training; or a rollback, from which everything counts anew as it does from a run.
 
-    started : Unix seconds. asked : why it was begun. parent : the generation that was live, 0 for none. generation :
-    the one that was published, or None. trained : labelled items that its learner has newly learned from. held_out :
-    those it was judged by. classes : how many its learner knows. reason : a sentence on the decision. seen : the
-    highest sequence number of a label that it could have looked at.
+    started : Unix seconds. learner : of the bits; "itq" learns without labels. asked : why it was begun. parent : the
+    generation that was live, 0 for none. generation : the one that was published, or None. trained : labelled items
+    that its learner has newly learned from, or without labels all items. held_out : those it was judged by. classes :
+    how many its learner knows. reason : a sentence on the decision. seen : the highest sequence number of a label that
+    it, or an earlier run, could have looked at.
 
-    figures, as far as they were measured: live_precision, challenger_precision, difference, lower_bound (of the
-    difference), budget (candidates a query); candidate ("continued" or "fresh") and other_precision (of the candidate
-    not taken); churn and changed_codes (share of bits, and of codes, that change); balance (share of ones of the most
-    one-sided bit, or of zeros if fewer), correlation (mean size), information (mean, in bits), constant_bits,
-    duplicate_bits.
+    figures, as far as they were measured: live_precision, challenger_precision (without labels live_recall and
+    challenger_recall), difference, lower_bound (of the difference), budget (candidates a query); candidate
+    ("continued" or "fresh") and other_precision (of the candidate not taken); churn and changed_codes (share of bits,
+    and of codes, that change); balance (share of ones of the most one-sided bit, or of zeros if fewer), correlation
+    (mean size), information (mean, in bits), constant_bits, duplicate_bits.
     """
 
     id: str

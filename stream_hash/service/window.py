@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -140,17 +141,40 @@ def load(handle: IndexHandle, labelled: Labelled, positions: NDArray[np.intp]) -
 
 def sample(handle: IndexHandle, count: int, rng: np.random.Generator) -> NDArray[np.float32]:
     """Vectors of about `count` items drawn from the whole index, none of them held out. (n, dimension) float32."""
-    given = [numbers for _, numbers in handle.reader.sizes()]
-    ends = np.cumsum(given)
-    drawn = np.sort(rng.choice(int(ends[-1]), size=min(count, int(ends[-1])), replace=False))
     vectors = [np.empty((0, handle.settings.dimension), dtype=np.float32)]
-    for partition, end in enumerate(ends.tolist()):
-        first = end - given[partition]
-        numbers = drawn[(drawn >= first) & (drawn < end)] - first
+    for partition, numbers in _drawn(handle, count, rng):
         for start in range(0, len(numbers), FETCH_VALUES):
             values = handle.reader.values([(partition, numbers[start : start + FETCH_VALUES])])[0]
             vectors.append(values.vectors[[not is_held_out(item_id) for item_id in values.ids]])
     return np.concatenate(vectors)
+
+
+def held_out_sample(handle: IndexHandle, count: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Vectors of at most `count` held-out items drawn from the whole index; some fewer where items were deleted.
+
+    Returns (n, dimension) float32, in an order that says nothing.
+    """
+    vectors = [np.empty((0, handle.settings.dimension), dtype=np.float32)]
+    # ids are read of more items, since a share of them is held out; vectors only of those that are
+    for partition, numbers in _drawn(handle, math.ceil(1.1 * count / HELD_OUT_SHARE), rng):
+        ids = handle.reader.ids(partition, numbers)
+        wanted = numbers[[item_id is not None and is_held_out(item_id) for item_id in ids]]
+        for start in range(0, len(wanted), FETCH_VALUES):
+            vectors.append(handle.reader.values([(partition, wanted[start : start + FETCH_VALUES])])[0].vectors)
+    found = np.concatenate(vectors)
+    return found[rng.permutation(len(found))[:count]]
+
+
+def _drawn(handle: IndexHandle, count: int, rng: np.random.Generator) -> list[tuple[int, NDArray[np.int64]]]:
+    """At most `count` item numbers drawn from all that were ever given out, ascending, by partition."""
+    given = [numbers for _, numbers in handle.reader.sizes()]
+    ends = np.cumsum(given)
+    drawn = np.sort(rng.choice(int(ends[-1]), size=min(count, int(ends[-1])), replace=False))
+    firsts = ends - given
+    return [
+        (partition, drawn[(drawn >= first) & (drawn < end)] - first)
+        for partition, (first, end) in enumerate(zip(firsts.tolist(), ends.tolist(), strict=True))
+    ]
 
 
 def classes_of(text: str) -> list[str]:

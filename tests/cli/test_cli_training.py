@@ -74,6 +74,23 @@ def test_train_learns_re_indexes_and_says_what_it_gained(cli: Cli, labelled: str
     assert cli("query", labelled, "--id", "7", "--json").json["generation"] == 2
 
 
+def test_train_without_labels_goes_the_same_way(cli: Cli, name: str, many: Path) -> None:
+    assert cli("create", name, "--dim", DIMENSION, "--bits", 12).code == 0
+    assert cli("ingest", name, many, "--no-labels", "--wait").code == 0
+    dry = cli("train", name, "--unlabelled", "--dry-run", "--json").json
+    assert (dry["decision"], dry["learner"]) == ("dry run", "itq")
+    run = cli("train", name, "--unlabelled", "--force", "--window", 1_000, "--json").json
+    assert (run["learner"], run["generation"]) == ("itq", 2)
+    assert run["figures"]["challenger_recall"] > run["figures"]["live_recall"]
+    assert cli("status", name, "--json").json["generation"] == 2
+    rows = cli("generations", name, "--json").lines
+    assert [(row["kind"], row["state"]) for row in rows] == [("lsh", "kept"), ("itq", "live")]
+    assert rows[1]["run"]["reason"] in cli("generations", name).out
+    both = cli("train", name, "--unlabelled", "--learner", "svm")
+    assert both.code == 2
+    assert "--learner is for labels" in both.err
+
+
 def test_what_the_gate_refuses_is_no_failure_and_is_kept_with_its_reason(cli: Cli, labelled: str) -> None:
     assert cli("train", labelled).code == 0
     refused = cli("train", labelled, "--learner", "svm")

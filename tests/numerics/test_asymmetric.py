@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream_hash.errors import UsageError
-from stream_hash.numerics.asymmetric import Calibration, asymmetric_scores, own_scores
+from stream_hash.numerics.asymmetric import Calibration, asymmetric_scores, byte_tables, own_scores
 from stream_hash.numerics.codes import pack_bits
 from stream_hash.numerics.rotation import ITQ
 
@@ -145,7 +145,7 @@ def test_own_scores_are_those_of_each_query_alone(sizes: list[int], width: int, 
     rng = np.random.default_rng(seed)
     margins = rng.standard_normal((len(sizes), width)).astype(np.float32)
     codes = rng.integers(0, 2**64, sum(sizes), dtype=np.uint64)
-    found, start = own_scores(margins, codes, sizes), 0
+    found, start = own_scores(byte_tables(margins), codes, sizes), 0
     for query, size in enumerate(sizes):
         own = slice(start, start + size)
         assert found[own].tolist() == asymmetric_scores(margins[query : query + 1], codes[own])[0].tolist()

@@ -14,7 +14,7 @@ from test_search import CountingConnection, counted_client, filled, ids, vectors
 
 from stream_hash.client import Index
 from stream_hash.errors import UsageError
-from stream_hash.numerics.asymmetric import asymmetric_scores
+from stream_hash.numerics.asymmetric import table_scores
 from stream_hash.service import search as search_module
 from stream_hash.service.connections import Connections
 from stream_hash.service.handle import IndexHandle
@@ -102,7 +102,7 @@ def test_the_vectors_fetched_are_those_of_the_best_signatures(client: Client, pa
     stored = model.encode(vectors(300, 12))
     for query in vectors(5, 12, seed=2):
         asked = model.encode_queries(query[None, :])
-        scores = asymmetric_scores(asked.signature_margins, stored.signatures)[0]
+        scores = table_scores(asked.signature_tables, stored.signatures)[0]
         best = np.argsort(-scores)[:40]
         x, q = vectors(300, 12).astype(float), query.astype(float)
         cosines = x @ q / np.linalg.norm(x, axis=1)
