@@ -94,7 +94,10 @@ class Imports:
         """Let the index be seen. Raises StreamHashError when the import was given up."""
         own = json.dumps(json.loads(settings.to_json()) | {"nonce": nonce, "imported": archive}, sort_keys=True)
         kept = "" if plan is None else json.dumps({**plan, "nonce": nonce}, sort_keys=True)
-        # listed first: an index that stands and is not listed would never be swept
+        # listed first: an index that stands and is not listed would never be swept. But not what is known to be gone.
+        under_way = self._client.hget(self._keys.importing, "nonce")
+        if under_way != nonce.encode() and not self._client.exists(self._keys.settings):
+            raise given_up(self._index)
         self._client.sadd(INDEXES, self._index)
         texts = [json.dumps(run) for run in runs]
         if not self._call("import_finish", nonce, own, sequence, items, target or "", kept, *texts):
