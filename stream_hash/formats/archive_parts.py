@@ -163,8 +163,8 @@ def write_items(archive: ArchiveWriter, items: ItemsPart, dtype: VectorType) -> 
     while start < len(items.ids):
         stop, text = start, 0
         while stop < len(items.ids) and stop - start < ITEMS_A_BLOCK:
-            # JSON within JSON: what is escaped doubles at the most
-            text += 2 * (sizes[stop] + len(items.ids[stop].encode())) + 128
+            # of JSON within JSON what is escaped doubles; an id may be of characters that take six bytes each
+            text += 2 * sizes[stop] + 6 * len(items.ids[stop].encode()) + 128
             if stop > start and (text > TEXT_BYTES or (stop + 1 - start) * width > VECTOR_BYTES):
                 break
             stop += 1
