@@ -134,7 +134,7 @@ def test_float16_takes_half_and_comes_back_as_it_was_stored() -> None:
 
 @pytest.mark.parametrize(
     ("count", "dimension", "metadata", "prefix"),
-    [(1_025, 2, "", "i"), (40, 16_384, "", "i"), (300, 2, '"' * 8_192, "i"), (2_000, 2, '"' * 80, "\x01" * 120)],
+    [(1_025, 2, "", "i"), (40, 16_384, "", "i"), (300, 2, '"' * 8_192, "i"), (2_000, 2, '"' * 300, "\x01" * 120)],
 )
 def test_blocks_stay_within_their_bounds_however_large_items_are(
     count: int, dimension: int, metadata: str, prefix: str
