@@ -83,16 +83,14 @@ class Store:
 
         Raises IndexExistsError when it stands with other settings.
         """
+        if self.client.exists(self.keys.importing):
+            raise self._importing()
         # listed first: an index that was created but not listed would never be swept
         self.client.sadd(INDEXES, self.index)
         fresh = json.dumps(json.loads(settings.to_json()) | {"nonce": secrets.token_hex(8)}, sort_keys=True)
         text = self._scripts("create", [self.keys.settings], [fresh])
-        if text is None:
-            raise IndexExistsError(
-                f"an index is being imported under the name {self.index!r}",
-                why="until that is finished, or given up, no other can have the name",
-                remedy=f"wait, choose another name, or give it up: stream-hash import --abandon {self.index}",
-            )
+        if text is None:  # that was begun in between
+            raise self._importing()
         standing = IndexSettings.from_json(text)
         if standing != settings:
             raise IndexExistsError(
@@ -100,6 +98,13 @@ class Store:
                 why=standing.differences(settings),
                 remedy="choose another name, or leave the settings out to use it as it is",
             )
+
+    def _importing(self) -> IndexExistsError:
+        return IndexExistsError(
+            f"an index is being imported under the name {self.index!r}",
+            why="until that is finished, or given up, no other can have the name",
+            remedy=f"wait, choose another name, or give it up: stream-hash import --abandon {self.index}",
+        )
 
     def settings(self) -> Identity:
         """The settings of the index and its nonce. Raises IndexMissingError when there is no such index."""

@@ -102,6 +102,8 @@ def no_index_is_imported_over_another_nor_created_over_an_import(bench: Bench) -
     nonce = begun(imports).nonce
     with pytest.raises(IndexExistsError, match="is being imported under the name"):
         store.create(SETTINGS)
+    # it may have been begun since that was looked at
+    assert store._scripts("create", [store.keys.settings], [SETTINGS.to_json()]) is None
     finish(imports, nonce)
     store.create(SETTINGS)
     with pytest.raises(IndexExistsError, match="exists"):
