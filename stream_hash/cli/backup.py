@@ -55,7 +55,11 @@ def export(environment: Environment, name: str, file: str, as_json: bool) -> Non
         json_line({"index": name, **vars(done), "seconds": seconds})
         return
     models = f"{done.generations} generation{'s' * (done.generations != 1)}"
-    (note if file == "-" else line)(f"exported {done.items} items and {models}: {done.bytes / 1e6:.1f} MB")
+    (note if file == "-" else line)(f"exported {done.items} items and {models}: {_size(done.bytes)}")
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
 
 
 @contextmanager
