@@ -28,7 +28,7 @@ from stream_hash.service.export import export_index
 from stream_hash.service.handle import IndexHandle
 from stream_hash.service.restore import import_index
 from stream_hash.settings import IndexSettings
-from stream_hash.storage.connection import Client
+from stream_hash.storage.connection import Client, connect
 from tests import servers
 
 PARTITIONS = 4
@@ -69,7 +69,7 @@ def measure(data: Dataset, queries: int) -> dict[str, Any]:
         for name, target, partitions in _targets(stack, folder):
             progress(f"importing into {name}")
             seconds, peak = in_own_process(import_from, target, file, partitions)
-            other = Connections.open(target).client
+            other = connect(target)
             answers = _answers(other, "restored", asked)
             found["imports"].append(
                 {
@@ -106,7 +106,7 @@ def _targets(stack: ExitStack, folder: Path) -> Iterator[tuple[str, str, int | N
 
 def export_to(url: str, name: str, file: Path) -> tuple[float, float]:
     """Seconds, and the process's greatest memory in MB."""
-    handle = IndexHandle(Connections.open(url).client, name)
+    handle = IndexHandle(connect(url), name)
     start = time.perf_counter()
     with file.open("wb") as target:
         export_index(handle, target, writer="benchmark")
@@ -115,7 +115,7 @@ def export_to(url: str, name: str, file: Path) -> tuple[float, float]:
 
 def import_from(url: str, file: Path, partitions: int | None) -> tuple[float, float]:
     """Seconds, and the process's greatest memory in MB."""
-    client = Connections.open(url).client
+    client = connect(url)
     start = time.perf_counter()
     with file.open("rb") as source:
         import_index(client, source, str(file), "restored", partitions=partitions)
