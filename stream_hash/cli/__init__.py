@@ -16,6 +16,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
+from keyword import iskeyword
 from typing import Any, Final, NoReturn
 
 import click
@@ -33,6 +34,8 @@ COMMANDS: Final = {
     "status": ("index", "Show the server, or one index."),
     "metrics": ("metrics", "Serve metrics for Prometheus."),
     "verify": ("index", "Check every invariant of an index."),
+    "export": ("backup", "Write an index to a file: a backup."),
+    "import": ("backup", "Make an index of an exported file."),
     "tune": ("tune", "Measure searches, and choose the cheapest that is good enough."),
     "train": ("training", "Learn hash functions from labels, and swap them in."),
     "generations": ("training", "List the generations, and what became of each training."),
@@ -58,7 +61,7 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module = importlib.import_module(f"stream_hash.cli.{COMMANDS[cmd_name][0]}")
-        command: click.Command = getattr(module, cmd_name)
+        command: click.Command = getattr(module, cmd_name + "_" * iskeyword(cmd_name))
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - the same

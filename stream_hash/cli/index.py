@@ -213,6 +213,7 @@ def _print_server(found: dict[str, Any]) -> None:
             ("workers", f"{len(workers)} alive, {busy} busy"),
             ("trainers", f"{len(found['trainers'])} alive"),
             ("queued", f"{found['queued']} batches"),
+            *([("importing", ", ".join(found["importing"]))] if found["importing"] else []),
         ]
     )
     keys = ("index", "items", "dimension", "bits", "tables", "metric", "generation", "pending", "dead")

@@ -248,7 +248,8 @@ def item_faults(batch: Batch, settings: IndexSettings) -> dict[int, str]:
 @lru_cache(maxsize=1_024)
 def _check_label(text: str) -> None:
     """Refuse a text that is no label. Remembered, since many items share a label."""
-    label_text(parse_label(text))
+    if not label_text(parse_label(text)):
+        raise InvalidItemError("a label is null", why="an item without a label has none")
 
 
 def _check_text(text: str, what: str, limit_bytes: int) -> None:

@@ -53,7 +53,7 @@ class SavedPlan:
             measure: Measure = "precision" if values["measure"] == "precision" else "recall"
             if 1 <= k <= min(fetch, MAX_RESULTS) and budget >= 1:
                 return cls(budget, fetch, k, measure, target, measured, error, generation, items, created)
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, OverflowError, TypeError, ValueError):
             pass
         log.warning("the saved plan %r cannot be read, and is left out", values)
         return None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from stream_hash.errors import IntegrityError
+from stream_hash.errors import IndexMissingError, IntegrityError
 from stream_hash.queue import HASH_QUEUE, TRAIN_QUEUE, SafeQueue, WorkerInfo, live_workers
 from stream_hash.service.bucket_fit import fitting_bits
 from stream_hash.service.connections import Connections
@@ -14,6 +15,7 @@ from stream_hash.service.saved_plan import PlanKeeper
 from stream_hash.service.training_status import training_status
 from stream_hash.storage.codec import decode_batch
 from stream_hash.storage.connection import greeting, is_cluster, redis_errors
+from stream_hash.storage.imports import imports_under_way
 from stream_hash.storage.store import index_names
 
 
@@ -23,7 +25,7 @@ def server_status(connections: Connections) -> dict[str, Any]:
     with redis_errors():
         nodes = primaries(connections.client)
         hello, memory = greeting(nodes[0]), [node.info("memory") for node in nodes]
-        handles = [IndexHandle(connections.client, name) for name in index_names(connections.client)]
+        handles = _opened(connections.client)
         return {
             "server": {
                 "engine": hello["server"],
@@ -37,7 +39,17 @@ def server_status(connections: Connections) -> dict[str, Any]:
             "trainers": [_process(trainer) for trainer in live_workers(connections.broker, TRAIN_QUEUE)],
             "queued": SafeQueue(HASH_QUEUE, connection=connections.broker).count,
             "indexes": [_summary(handle) for handle in handles],
+            "importing": imports_under_way(connections.client),
         }
+
+
+def _opened(client: Any) -> list[IndexHandle]:
+    """Every index that stands. One is listed a moment before it does, when it is created or its import finished."""
+    handles = []
+    for name in index_names(client):
+        with contextlib.suppress(IndexMissingError):
+            handles.append(IndexHandle(client, name))
+    return handles
 
 
 def _process(worker: WorkerInfo) -> dict[str, Any]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
+from stream_hash.errors import IntegrityError
 from stream_hash.service.handle import IndexHandle
 
 Decision: TypeAlias = Literal["live", "refused", "skipped", "forced", "dry run", "rolled back"]
@@ -58,6 +59,27 @@ class TrainingRun:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainingRun:
         return cls(**{name.name: values[name.name] for name in fields(cls) if name.name in values})
+
+
+def checked_run(values: Mapping[str, Any]) -> TrainingRun:
+    """A run from values of any origin. Raises IntegrityError when they are not those of a run."""
+    try:
+        run = TrainingRun.from_dict(values)
+    except TypeError as error:
+        raise IntegrityError("a run of training lacks a value", why=str(error)) from error
+    counts = (run.parent, run.trained, run.held_out, run.classes, run.seen)
+    sound = (
+        all(isinstance(text, str) for text in (run.id, run.learner, run.reason, run.asked))
+        and all(type(count) is int and 0 <= count < 2**53 for count in counts)
+        and (run.generation is None or (type(run.generation) is int and 0 < run.generation < 2**53))
+        and all(type(value) in (int, float) and 0 <= value < 2**33 for value in (run.started, run.seconds))
+        and run.decision in get_args(Decision)
+        and isinstance(run.figures, dict)
+        and all(value is None or isinstance(value, (str, int, float)) for value in run.figures.values())
+    )
+    if not sound:
+        raise IntegrityError("a run of training has a value that none can have", why=f"{values!r:.200}")
+    return run
 
 
 def runs(handle: IndexHandle) -> list[TrainingRun]:

@@ -7,7 +7,8 @@ Of an index, under `sh:{N}:`
 
 | key            | type   | content                                                                      |
 |----------------|--------|------------------------------------------------------------------------------|
-| settings       | string | JSON of IndexSettings and a nonce, new each time the index is created        |
+| settings       | string | JSON of IndexSettings and a nonce, new each time the index is created; of    |
+|                |        | one that was imported also the digest of its archive                         |
 | generations    | hash   | generation → JSON record: sha256, kind, created (Unix seconds), parent,      |
 |                |        | origin, figures (models.py)                                                  |
 | model:G        | string | the model of generation G: npz bytes, never changed once written             |
@@ -34,6 +35,8 @@ Of an index, under `sh:{N}:`
 | quality        | hash   | folded: the sequence number below which all figures are in summary; summary: |
 |                |        | JSON of their series, their drift and their means by generation              |
 | plan           | string | JSON: the search that was chosen by tuning, with the nonce of its index      |
+| import         | hash   | while an index is imported, before it has settings (imports.py): archive     |
+|                |        | (digest), settings, nonce ('' once given up), done (blocks), items, since    |
 | answer:R       | string | JSON: what became of request R to train; expires after an hour               |
 
 Of a partition, under `sh:{N:p}:`
@@ -60,8 +63,9 @@ Of a partition, under `sh:{N:p}:`
 A *member* is one positive 63-bit integer, 39 signature bits above the 24-bit item number: it stays in an
 intset (8 bytes), and a candidate can be pruned by its signature before its vector is fetched.
 
-Outside any index: `sh:indexes`, the set of their names; `sh:malformed-job:ID`, job hashes set aside (on a
-cluster `sh:malformed-job:TAG:ID`, with the hash tag of RQ's own keys); and RQ's keys, which are RQ's affair.
+Outside any index: `sh:indexes`, the set of their names; `sh:imports`, of those that are being imported;
+`sh:malformed-job:ID`, job hashes set aside (on a cluster `sh:malformed-job:TAG:ID`, with the hash tag of RQ's own
+keys); and RQ's keys, which are RQ's affair.
 """
 
 from __future__ import annotations
@@ -71,6 +75,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 INDEXES = "sh:indexes"
+IMPORTS = "sh:imports"
 
 
 @dataclass(frozen=True)
@@ -125,6 +130,10 @@ class IndexKeys:
     @property
     def plan(self) -> str:
         return self.prefix + "plan"
+
+    @property
+    def importing(self) -> str:
+        return self.prefix + "import"
 
     def answer(self, request: str) -> str:
         return f"{self.prefix}answer:{request}"

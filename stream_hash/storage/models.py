@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from numpy.typing import NDArray
@@ -71,6 +71,17 @@ class Models:
         if standing == b"ANOTHER":
             raise another(self._keys.index)
         return None if standing is None else GenerationRecord.from_json(generation, standing)
+
+    def restore(self, record: GenerationRecord, arrays: Mapping[str, NDArray[Any]]) -> bool:
+        """Publish a model under the record that it had elsewhere; False when another model stands there.
+
+        The record's checksum is taken anew. To be called by ascending generation.
+        """
+        raw, sha256 = encode_model(arrays)
+        text = replace(record, sha256=sha256).to_json()
+        keys = [self._keys.generations, self._keys.model(record.generation)]
+        standing = self._scripts("publish", keys, [record.generation, text, raw])
+        return standing is not None and GenerationRecord.from_json(record.generation, standing).sha256 == sha256
 
     def load(self, generation: int) -> dict[str, NDArray[Any]]:
         """The arrays of a generation's model.

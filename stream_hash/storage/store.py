@@ -83,10 +83,15 @@ class Store:
 
         Raises IndexExistsError when it stands with other settings.
         """
+        if self.client.exists(self.keys.importing):
+            raise self._importing()
         # listed first: an index that was created but not listed would never be swept
         self.client.sadd(INDEXES, self.index)
         fresh = json.dumps(json.loads(settings.to_json()) | {"nonce": secrets.token_hex(8)}, sort_keys=True)
-        standing = IndexSettings.from_json(self._scripts("create", [self.keys.settings], [fresh]))
+        text = self._scripts("create", [self.keys.settings], [fresh])
+        if text is None:  # that was begun in between
+            raise self._importing()
+        standing = IndexSettings.from_json(text)
         if standing != settings:
             raise IndexExistsError(
                 f"index {self.index!r} exists with other settings",
@@ -94,10 +99,24 @@ class Store:
                 remedy="choose another name, or leave the settings out to use it as it is",
             )
 
+    def _importing(self) -> IndexExistsError:
+        return IndexExistsError(
+            f"an index is being imported under the name {self.index!r}",
+            why="until that is finished, or given up, no other can have the name",
+            remedy=f"wait, choose another name, or give it up: stream-hash import --abandon {self.index}",
+        )
+
     def settings(self) -> Identity:
         """The settings of the index and its nonce. Raises IndexMissingError when there is no such index."""
         text = self.client.get(self.keys.settings)
         if text is None:
+            items = self.client.hget(self.keys.importing, "items")
+            if items is not None:
+                raise IndexMissingError(
+                    f"there is no index {self.index!r} yet",
+                    why=f"it is being imported, or that was interrupted: {int(items)} items so far",
+                    remedy="wait, or import it from the same file again, which goes on where it stopped",
+                )
             names = ", ".join(index_names(self.client)[:10])
             raise IndexMissingError(
                 f"there is no index {self.index!r}",

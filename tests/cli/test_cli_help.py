@@ -26,7 +26,7 @@ def test_every_command_of_the_contract_is_there() -> None:
     assert set(COMMANDS) == {
         *("create", "ingest", "query", "get", "delete", "label"),
         *("tune", "train", "generations", "rollback", "reindex"),
-        *("status", "metrics", "verify", "evaluate", "worker", "trainer", "up", "down", "demo"),
+        *("export", "import", "status", "metrics", "verify", "evaluate", "worker", "trainer", "up", "down", "demo"),
     }
 
 
@@ -72,7 +72,9 @@ def test_help_imports_nothing_heavy(variables: dict[str, str], args: list[str]) 
     assert done.stdout.splitlines()[-1] == "LOADED"
 
 
-@pytest.mark.parametrize("module", ["cli.query", "cli.index", "cli.tune", "cli.training", "cli.worker", "jobs"])
+@pytest.mark.parametrize(
+    "module", ["cli.query", "cli.index", "cli.backup", "cli.tune", "cli.training", "cli.worker", "jobs"]
+)
 def test_only_what_trains_imports_scikit_learn_and_scipy(variables: dict[str, str], module: str) -> None:
     code = f"import sys, stream_hash.{module}; print('LOADED', *sorted({{'sklearn', 'scipy'}} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=True)

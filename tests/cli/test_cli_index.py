@@ -135,7 +135,7 @@ def test_status_of_an_index_gives_its_settings_counts_and_balance(cli: Cli, inde
 
 def test_status_of_the_server_names_engine_workers_queue_and_indexes(cli: Cli, index: str, working: Path) -> None:
     found = cli("status", "--json").json
-    assert list(found) == ["server", "workers", "trainers", "queued", "indexes"]
+    assert list(found) == ["server", "workers", "trainers", "queued", "indexes", "importing"]
     assert list(found["server"]) == [
         *("url", "engine", "version", "mode", "primaries", "memory_bytes", "max_memory_bytes")
     ]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import fakeredis
 import generation_protocol
+import import_protocol
 import plan_protocol
 import protocol
 import pytest
@@ -27,6 +28,7 @@ SCENARIOS = (
     *quality_protocol.SCENARIOS,
     *plan_protocol.SCENARIOS,
     *tally_protocol.SCENARIOS,
+    *import_protocol.SCENARIOS,
 )
 
 
@@ -295,6 +297,27 @@ MUTANTS = {
     "folded and left": ("quality_fold", "redis.call('ZREMRANGEBYSCORE'", "redis.call('ZRANGEBYSCORE'", 0),
     "folded beyond": ("quality_fold", "'(' .. ARGV[3]", "ARGV[3]", 0),
     "nobody asked": ("quality_fold", "if ARGV[5] then", "if false then", 0),
+    "imported over another": ("import_begin", "if standing then", "if false then", 0),
+    "any import is this one": ("import_begin", ".imported == ARGV[1] and", ".imported and", 0),
+    "two archives in one": ("import_begin", "import[1] ~= ARGV[1] or import[2] ~= ARGV[2]", "false", 0),
+    "an import begun anew each time": ("import_begin", "if import[1] then", "if false then", 0),
+    "gone on with what is given up": ("import_begin", "if import[3] == '' then", "if false then", 0),
+    "numbers sink at the beginning": ("import_begin", "or '0') < tonumber(ARGV[4])", "or '0') >= 0", 0),
+    "numbers not begun": ("import_begin", "redis.call('SET', prefix .. 'sequence', ARGV[4])", "", 0),
+    "an import goes back": ("import_advance", "if tonumber(import[2]) < tonumber(ARGV[2]) then", "if true then", 0),
+    "advanced by anybody": ("import_advance", "if import[1] ~= ARGV[1] then", "if false then", 0),
+    "finished by anybody": ("import_finish", "'nonce') ~= ARGV[1] then", "'nonce') == 0 then", 0),
+    "finished by anybody later": ("import_finish", ".nonce == ARGV[1] and 1 or 0", ".nonce and 1 or 0", 0),
+    "finished twice over": ("import_finish", "if standing then", "if false then", 0),
+    "numbers sink at the end": ("import_finish", "or '0') < tonumber(ARGV[3])", "or '0') >= 0", 0),
+    "numbers not raised": ("import_finish", "redis.call('SET', prefix .. 'sequence', ARGV[3])", "", 0),
+    "imported and not accepted": ("import_finish", "'accepted', ARGV[4])", "'accepted', 0)", 0),
+    "no target imported": ("import_finish", "redis.call('HSET', prefix .. 'trainer', 'target', ARGV[5])", "", 0),
+    "no plan imported": ("import_finish", "redis.call('SET', prefix .. 'plan', ARGV[6])", "", 0),
+    "runs turned round": ("import_finish", "'RPUSH'", "'LPUSH'", 0),
+    "imported for ever": ("import_finish", "redis.call('UNLINK', prefix .. 'import')", "", 0),
+    "not doomed": ("import_doom", "redis.call('HSET', key, 'nonce', '')", "", 0),
+    "created over an import": ("create", "'import') == 1 then", "'import') == 2 then", 0),
 }
 
 
@@ -322,6 +345,7 @@ def test_each_mutant_is_a_script_still(real_client: redis.Redis) -> None:
 def _likely_first(script: str) -> list[Callable[[Bench], None]]:
     """All scenarios, those about the script's own part of the protocol first."""
     parts = {"generation": generation_protocol.SCENARIOS, "trainer": trainer_protocol.SCENARIOS}
+    parts |= {"import": import_protocol.SCENARIOS, "create": import_protocol.SCENARIOS}
     parts |= {"quality": quality_protocol.SCENARIOS, "plan": plan_protocol.SCENARIOS}
     parts |= dict.fromkeys(("tally", "accept", "begin", "release", "finish"), tally_protocol.SCENARIOS)
     own = parts.get(script.partition("_")[0], ())

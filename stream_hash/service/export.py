@@ -1,0 +1,172 @@
+"""Export: an index as one file, read while it is used.
+
+1. Settings, the saved plan, the models of all kept generations and the runs of training come first, as they are when
+   the export begins. Then every partition is read by ascending item number, a bounded piece at a time.
+2. Each item is written as it was at some moment of the export: a value and a record count only if they are of the same
+   write; if not, they are read again, in one atomic call.
+3. An item that is there all the time is in the file: its number stays. One that is stored, changed or deleted meanwhile
+   may be in it as it was before or after; one that is deleted and stored again may be missing, or there twice, and
+   then the newer one counts, by its sequence number.
+4. Batches that are pending, dead letters, the learner's state and the figures of live quality are not in it.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Final
+
+import numpy as np
+
+from stream_hash.clock import now_seconds
+from stream_hash.errors import IndexMissingError, ModelMissingError
+from stream_hash.formats.archive import ArchiveWriter, Writable
+from stream_hash.formats.archive_parts import (
+    ITEMS_A_BLOCK,
+    VECTOR_BYTES,
+    Header,
+    ItemsPart,
+    ModelPart,
+    write_end,
+    write_header,
+    write_items,
+    write_model,
+    write_runs,
+)
+from stream_hash.service.handle import IndexHandle
+from stream_hash.service.saved_plan import PlanKeeper
+from stream_hash.storage.codec import Record, Values
+from stream_hash.storage.inspect import Inspector
+
+RETRIES: Final = 8
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written. generations : models. sha256 : of all before the last block, which carries it."""
+
+    items: int
+    generations: int
+    bytes: int
+    sha256: str
+
+
+def export_index(
+    handle: IndexHandle, file: Writable, *, writer: str, show: Callable[[str], None] = lambda _: None
+) -> Exported:
+    """Write an index to a file, from front to back. writer : the version that does. show : told how far it has come.
+
+    Raises IndexMissingError when it was wiped meanwhile.
+    """
+    archive = ArchiveWriter(file)
+    header, models = _beginning(handle, writer)
+    write_header(archive, header)
+    for model in models:
+        write_model(archive, model)
+    write_runs(archive, handle.trainer.runs())
+    written = 0
+    for items in _items(handle):
+        write_items(archive, items, handle.settings.dtype)
+        written += len(items.ids)
+        show(f"{written} of {header.items} items")
+    _still_there(handle)
+    end = write_end(archive, written, handle.ledger.last_sequence())
+    return Exported(written, len(models), archive.size, end.sha256)
+
+
+def _beginning(handle: IndexHandle, writer: str) -> tuple[Header, list[ModelPart]]:
+    """What comes before the items. A model that is forgotten while they are read is left out."""
+    for _ in range(RETRIES):
+        handle.reload_states()
+        live, target = max(state.live for state in handle.states), handle.trainer.target()
+        models = _models(handle)
+        generations = {model.generation for model in models}
+        if {live, target} - {0, None} <= generations:
+            break
+    else:
+        handle.models.load(live)  # says what is missing
+    plan = PlanKeeper(handle).current()
+    header = Header(
+        archive=secrets.token_hex(16),
+        created=now_seconds(),
+        writer=writer,
+        index=handle.name,
+        settings=handle.settings,
+        live=live,
+        target=target,
+        items=sum(items for items, _ in handle.reader.sizes()),
+        sequence=handle.ledger.last_sequence(),
+        plan=None if plan is None else asdict(plan),
+    )
+    return header, models
+
+
+def _models(handle: IndexHandle) -> list[ModelPart]:
+    models = []
+    for record in handle.models.records():
+        try:
+            arrays = handle.models.load(record.generation)
+        except ModelMissingError:
+            continue
+        models.append(
+            ModelPart(
+                record.generation,
+                record.kind,
+                record.created,
+                record.parent,
+                record.origin,
+                record.figures,
+                arrays,
+            )
+        )
+    return models
+
+
+def _items(handle: IndexHandle) -> Iterator[ItemsPart]:
+    step = max(1, min(ITEMS_A_BLOCK, VECTOR_BYTES // (4 * handle.settings.dimension)))
+    for partition in range(handle.settings.partitions):
+        given = handle.reader.sizes()[partition][1]
+        for start in range(0, given, step):
+            numbers = np.arange(start, min(start + step, given), dtype=np.int64)
+            values = handle.reader.values([(partition, numbers)])[0]
+            if values.ids:
+                yield _matched(handle, partition, values)
+
+
+def _matched(handle: IndexHandle, partition: int, values: Values) -> ItemsPart:
+    """Values with their records, each pair of one write; what is deleted meanwhile is left out."""
+    rows: list[int] = []
+    records: list[Record] = []
+    vectors, sequences = values.vectors, values.sequences
+    for row, found in enumerate(handle.reader.records(values.ids)):
+        record, number, sequence = found, int(values.numbers[row]), int(values.sequences[row])
+        if record is None or (record.number, record.sequence) != (number, sequence):
+            view = Inspector(handle.client, handle.name, handle.settings).item(partition, values.ids[row])
+            if view.record is None or view.value is None:
+                continue
+            record = view.record
+            if not vectors.flags.writeable:
+                vectors = vectors.copy()
+            vectors[row], sequences[row] = view.value.vectors[0], view.value.sequences[0]
+        rows.append(row)
+        records.append(record)
+    return ItemsPart(
+        0,
+        [values.ids[row] for row in rows],
+        sequences[rows],
+        [record.label for record in records],
+        np.array([record.label_sequence for record in records], dtype=np.int64),
+        [record.metadata for record in records],
+        vectors[rows],
+    )
+
+
+def _still_there(handle: IndexHandle) -> None:
+    """Raises IndexMissingError when the index was wiped since it was opened."""
+    if handle.store.settings() != handle.identity:
+        raise IndexMissingError(
+            f"index {handle.name!r} is not the one that was opened",
+            why="it was wiped, and another was created under its name",
+            remedy="export that one",
+        )

@@ -1,0 +1,143 @@
+"""export and import, and every command of docs/backup.md."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stream_hash.storage.imports import Imports
+from tests.cli.support import DIMENSION, ROOT, Cli
+
+PAGE = (ROOT / "docs" / "backup.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def file(cli: Cli, index: str, tmp_path: Path) -> Path:
+    """An export of the index of 300 items."""
+    path = tmp_path / "items.shx"
+    assert cli("export", index, path).code == 0
+    return path
+
+
+def test_export_and_import_say_what_they_did(cli: Cli, index: str, tmp_path: Path) -> None:
+    path = tmp_path / "items.shx"
+    done = cli("export", index, path, "--json").json
+    assert list(done) == ["index", "items", "generations", "bytes", "sha256", "seconds"]
+    assert (done["items"], done["generations"], done["bytes"]) == (300, 1, path.stat().st_size)
+    found = cli("import", path, f"{index}-2", "--partitions", 3, "--json").json
+    assert list(found) == [
+        *("index", "items", "generations", "skipped", "live", "partitions", "already"),
+        "seconds",
+    ]
+    assert (found["items"], found["partitions"], found["already"]) == (300, 3, False)
+    one, other = (cli("get", name, "item-5", "item-6").lines for name in (index, f"{index}-2"))
+    assert one == other
+
+
+def test_the_archive_goes_to_stdout_and_comes_from_stdin(cli: Cli, index: str, file: Path) -> None:
+    outcome = cli("import", "-", f"{index}-2", stdin=file.read_bytes())
+    assert outcome.out == "imported 300 items into 1 partition; generation 1 is live\n"
+    assert cli("query", f"{index}-2", "--id", "item-7").out == cli("query", index, "--id", "item-7").out
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["export", "x", "-", "--json"], "With - stdout gets the file"),
+        (["import", "only.shx"], "Give FILE and NAME."),
+        (["import", "a.shx", "b", "--abandon", "b"], "--abandon goes alone."),
+        (["import", "a.shx", "b", "--partitions", "0"], "0 is not in the range"),
+        (["import", "a.shx", "b", "--partitions", "1025"], "1025 is not in the range"),
+    ],
+)
+def test_bad_usage_ends_with_2(invoke: Cli, args: list[str], message: str) -> None:
+    outcome = invoke(*args)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert message in outcome.err
+
+
+def test_what_cannot_be_done_is_told_with_its_exit_code(cli: Cli, index: str, file: Path, tmp_path: Path) -> None:
+    assert cli("export", "nowhere", tmp_path / "a.shx").code == 5
+    assert list(tmp_path.glob("*a.shx*")) == []
+    assert cli("import", tmp_path / "none.shx", "b").err.startswith("Error: " + str(tmp_path / "none.shx"))
+    assert cli("import", file, index).err.startswith(f"Error: index {index!r} exists\n")
+    assert cli("import", file, "a:b").code == 2
+    assert cli("import", "--abandon", "nothing").code == 5
+    outcome = cli("export", index, tmp_path / "no" / "folder.shx")
+    assert outcome.code == 1
+    assert "cannot be written" in outcome.err
+    file.write_bytes(file.read_bytes()[:-20])
+    outcome = cli("import", file, f"{index}-2")
+    assert outcome.code == 1
+    assert "is damaged: it ends within block" in outcome.err
+    assert outcome.err.count("\n") == 3
+
+
+def test_an_interrupted_import_is_listed_and_its_name_is_kept(
+    cli: Cli, index: str, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"{index}-2"
+    interrupt(cli, file, name, monkeypatch)
+    assert name in cli("status", "--json").json["importing"]
+    assert re.search(rf"importing +.*{name}", cli("status").out)
+    outcome = cli("query", name, "--id", "item-1")
+    assert outcome.code == 5
+    assert "300 items so far" in outcome.err
+    assert "is being imported under the name" in cli("create", name, "--dim", DIMENSION).err
+    assert cli("import", file, name).out == (
+        "imported 300 items into 1 partition, 300 of them by an earlier attempt; generation 1 is live\n"
+    )
+    assert name not in cli("status", "--json").json["importing"]
+
+
+def interrupt(cli: Cli, file: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave an import that has written every item."""
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Imports, "finish", killed)
+        assert cli("import", file, name).code == 130
+
+
+def test_every_command_of_the_page_does_what_it_shows(
+    cli: Cli, working: Path, archive: Path, tmp_path: Path, variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli("create", "photos", "--dim", DIMENSION, "--bits", 8).code == 0
+    assert cli("ingest", "photos", archive, "--wait").code == 0
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {**variables, "PATH": path, "STREAM_HASH_DATA_DIR": str(working)}
+    shown = [
+        (command, printed)
+        for block in re.findall(r"^```console\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+        for command, _, printed in (text.partition("\n") for text in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:])
+    ]
+    assert len(shown) == 8
+    for command, printed in shown:
+        if "--abandon" in command:
+            interrupt(cli, Path("photos.shx"), "photos-4", monkeypatch)
+        if "|" in command:
+            done = subprocess.run(
+                ["sh", "-c", command], env=environment, capture_output=True, text=True, timeout=60, check=True
+            )
+            out = done.stdout + done.stderr
+        else:
+            program, *arguments = shlex.split(command)
+            assert program == "stream-hash"
+            outcome = cli(*arguments)
+            assert outcome.code == 0, outcome.err
+            out = outcome.out
+        assert without_counts(out) == without_counts(printed), command
+
+
+def without_counts(text: str) -> str:
+    """What is the same on every machine: the mean of the first batch decides how many buckets there are."""
+    return re.sub(r"\d+ buckets|\d+\.\d kB", "~", text)
