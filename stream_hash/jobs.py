@@ -29,10 +29,18 @@ _SERVER_FAULTS: Final = (
 
 
 def apply_batch(context: Context, index: str, batch: str) -> None:
-    """Apply a pending batch; an error gives it back to the ledger with its reason, and is raised again."""
-    handle = context.index(index)
+    """Apply a pending batch; an error gives it back to the ledger with its reason, and is raised again.
+
+    Of an index that is gone nothing is pending, and nothing is to be done.
+    """
+    try:
+        handle = context.index(index)
+    except IndexMissingError:
+        return _gone(context, index, batch)
     try:
         apply_to(handle, batch, scorer=context.scorer)
+    except IndexMissingError:
+        return _gone(context, index, batch)
     except Exception as error:
         blame_server = isinstance(error, _SERVER_FAULTS)
         try:
@@ -42,6 +50,12 @@ def apply_batch(context: Context, index: str, batch: str) -> None:
             # the lease runs out by itself, and the sweep takes the batch up again
             log.warning("batch %s of index %s could not be given back", batch, index, exc_info=True)
         raise
+
+
+def _gone(context: Context, index: str, batch: str) -> None:
+    """The next job opens the index anew: one of its name may be created."""
+    context.forget(index)
+    log.warning("batch %s is not applied: there is no index %s (any more)", batch, index)
 
 
 def build_chunk(context: Context, index: str, argument: str) -> None:

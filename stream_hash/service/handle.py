@@ -46,6 +46,7 @@ class IndexHandle:
     def reopen(self) -> None:
         """Read everything anew: the index was wiped, and one of its name was created again."""
         self.identity = self.store.settings()
+        self.store = Store(self.client, self.name, nonce=self.identity.nonce)
         self.reader = Reader(self.client, self.name, self.settings)
         self.buckets = BucketReader(self.client, self.name, self.settings)
         self.directories = Directories(self.buckets, self.settings)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
-from stream_hash.errors import IntegrityError
+from stream_hash.errors import IndexMissingError
 from stream_hash.queue import HASH_QUEUE, TRAIN_QUEUE, SafeQueue, WorkerInfo, live_workers
 from stream_hash.service.bucket_fit import fitting_bits
 from stream_hash.service.connections import Connections
 from stream_hash.service.handle import IndexHandle
 from stream_hash.service.saved_plan import PlanKeeper
 from stream_hash.service.training_status import training_status
-from stream_hash.storage.codec import decode_batch
 from stream_hash.storage.connection import greeting, is_cluster, redis_errors
 from stream_hash.storage.store import index_names
 
@@ -23,7 +22,7 @@ def server_status(connections: Connections) -> dict[str, Any]:
     with redis_errors():
         nodes = _nodes(connections.client)
         hello, memory = greeting(nodes[0]), [node.info("memory") for node in nodes]
-        handles = [IndexHandle(connections.client, name) for name in index_names(connections.client)]
+        handles = [handle for name in index_names(connections.client) if (handle := _opened(connections, name))]
         return {
             "server": {
                 "engine": hello["server"],
@@ -38,6 +37,14 @@ def server_status(connections: Connections) -> dict[str, Any]:
             "queued": SafeQueue(HASH_QUEUE, connection=connections.broker).count,
             "indexes": [_summary(handle) for handle in handles],
         }
+
+
+def _opened(connections: Connections, name: str) -> IndexHandle | None:
+    """An index that is listed; None when it is not yet created, or being dropped."""
+    try:
+        return IndexHandle(connections.client, name)
+    except IndexMissingError:
+        return None
 
 
 def _process(worker: WorkerInfo) -> dict[str, Any]:
@@ -81,36 +88,6 @@ def index_status(handle: IndexHandle) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True)
-class Buried:
-    """Items that no worker could store, or a change of them: a dead letter, for people.
-
-    ids : of the items; none when the batch itself is damaged. reason : why. batch : it came in this one.
-    first : sequence number of the first item. items : how many.
-    """
-
-    ids: list[str]
-    reason: str
-    batch: str
-    first: int
-    items: int
-
-
-def dead_letters(handle: IndexHandle, limit: int) -> list[Buried]:
-    """The oldest dead letters, up to `limit`."""
-    return [
-        Buried(_ids(letter.payload), letter.reason, letter.batch, letter.first, letter.items)
-        for letter in handle.ledger.dead_letters(limit)
-    ]
-
-
-def _ids(payload: bytes) -> list[str]:
-    try:
-        return decode_batch(payload).ids
-    except IntegrityError:
-        return []
-
-
 def _summary(handle: IndexHandle) -> dict[str, Any]:
     """What can be told without reading the directories."""
     handle.reload_states()
@@ -125,4 +102,5 @@ def _summary(handle: IndexHandle) -> dict[str, Any]:
         "pending": balance.pending,
         "pending_batches": balance.pending_batches,
         "dead": balance.dead,
+        "dropped": balance.dropped,
     }

@@ -32,7 +32,7 @@ def discard(client: Client, index: str, settings: IndexSettings) -> None:
         _unlink(client, _of_partition(client, keys.partition(number), generations, settings.tables))
     pending = [keys.batch(batch.decode()) for batch in client.zrange(keys.pending, 0, -1)]
     models = [keys.model(generation) for generation in generations]
-    own = [keys.prefix + name for name in (*_OF_INDEX, *_OF_TRAINER, "dead", "counters", "plan")]
+    own = [keys.prefix + name for name in (*_OF_INDEX, *_OF_TRAINER, "arrivals", "dead", "held", "counters", "plan")]
     _unlink(client, [*pending, *models, *own])
 
 

@@ -4,11 +4,17 @@
 -- ARGV[1]  batch   ARGV[2]  items   ARGV[3]  payload   ARGV[4]  lease until (Unix milliseconds)
 -- ARGV[5]  bound on pending batches, 0 for none
 -- ARGV[6]  '1' for deletes: they are taken even when memory is out, since they give some back
+-- ARGV[7]  now (Unix milliseconds)
 -- Returns  {'ACCEPTED' | 'KNOWN', first sequence number} or {'FULL', pending batches}
 --
--- Rule: a batch id is accepted once. A lost reply makes the client ask again, and so may a producer.
+-- Rules
+--   1. A batch id is accepted once. A lost reply makes the client ask again, and so may a producer.
+--   2. Nothing is accepted for an index that was dropped: nobody would ever apply it.
 
 local prefix = string.sub(KEYS[1], 1, -8) -- without 'pending'
+if redis.call('EXISTS', prefix .. 'settings') == 0 then -- rule: an index that is there
+  return {err = 'GONE there is no such index (any more)'}
+end
 local batch, items = ARGV[1], tonumber(ARGV[2])
 local first = redis.call('ZSCORE', KEYS[1], batch) or redis.call('GET', prefix .. 'receipt:' .. batch)
 if first then -- rule: once
@@ -28,5 +34,6 @@ redis.call('SET', prefix .. 'batch:' .. batch, ARGV[3])
 redis.call('ZADD', KEYS[1], first, batch)
 redis.call('ZADD', prefix .. 'leases', ARGV[4], batch)
 redis.call('HSET', prefix .. 'sizes', batch, items)
+redis.call('HSET', prefix .. 'arrivals', batch, ARGV[7])
 redis.call('HINCRBY', prefix .. 'counters', 'accepted', items)
 return {'ACCEPTED', string.format('%.0f', first)}

@@ -4,8 +4,14 @@
 -- ARGV[1]  generation   ARGV[2]  JSON record with the SHA-256 of the bytes   ARGV[3]  npz bytes
 -- Returns  the record that stands now, or nothing when the generation was forgotten since
 --
--- Rule: a number is never used again, not even by a worker that was paused until its model was forgotten.
+-- Rules
+--   1. A number is never used again, not even by a worker that was paused until its model was forgotten.
+--   2. Nothing is published in an index that was dropped.
 
+-- KEYS[1] without 'generations'
+if redis.call('EXISTS', string.sub(KEYS[1], 1, -12) .. 'settings') == 0 then -- rule: an index that is there
+  return {err = 'GONE there is no such index (any more)'}
+end
 if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then
   for _, generation in ipairs(redis.call('HKEYS', KEYS[1])) do
     if tonumber(generation) > tonumber(ARGV[1]) then -- rule: never again

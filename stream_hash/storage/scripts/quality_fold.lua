@@ -8,6 +8,9 @@
 -- Rule: a figure is taken up once. What goes, what it became and the wish that follows change at once.
 
 local prefix = string.sub(KEYS[1], 1, -8) -- without 'quality'
+if redis.call('EXISTS', prefix .. 'settings') == 0 then -- rule: an index that is there
+  return 0
+end
 if (redis.call('HGET', KEYS[1], 'folded') or '0') ~= ARGV[1] then -- rule: once
   return 0
 end
