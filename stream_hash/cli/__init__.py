@@ -32,7 +32,7 @@ COMMANDS: Final = {
     "label": ("items", "Label items."),
     "status": ("index", "Show the server, or one index."),
     "verify": ("index", "Check every invariant of an index."),
-    "doctor": ("doctor", "Tell what is wrong with the server, the workers and the indexes, and what mends it."),
+    "doctor": ("doctor", "Tell what is wrong, and what mends it."),
     "dead": ("dead", "List, show, retry or drop what no worker could store."),
     "drop": ("dead", "Delete an index, with all its items."),
     "tune": ("tune", "Measure searches, and choose the cheapest that is good enough."),

@@ -12,7 +12,7 @@ from stream_hash.service.connections import Connections
 from stream_hash.service.handle import IndexHandle
 from stream_hash.service.saved_plan import PlanKeeper
 from stream_hash.service.training_status import training_status
-from stream_hash.storage.connection import greeting, is_cluster, redis_errors
+from stream_hash.storage.connection import greeting, primaries, redis_errors
 from stream_hash.storage.store import index_names
 
 
@@ -20,7 +20,7 @@ def server_status(connections: Connections) -> dict[str, Any]:
     """The server or cluster, the workers and trainers that are alive, the batches that wait, and every index."""
     workers = hash_workers(connections)
     with redis_errors():
-        nodes = _nodes(connections.client)
+        nodes = primaries(connections.client)
         hello, memory = greeting(nodes[0]), [node.info("memory") for node in nodes]
         handles = [handle for name in index_names(connections.client) if (handle := _opened(connections, name))]
         return {
@@ -55,13 +55,6 @@ def hash_workers(connections: Connections) -> list[WorkerInfo]:
     """The hash workers that gave a sign of life lately."""
     with redis_errors():
         return live_workers(connections.broker, HASH_QUEUE)
-
-
-def _nodes(client: Any) -> list[Any]:
-    """A client for each primary."""
-    if is_cluster(client):
-        return [client.get_redis_connection(node) for node in client.get_primaries()]
-    return [client]
 
 
 def index_status(handle: IndexHandle) -> dict[str, Any]:

@@ -26,7 +26,8 @@ def test_every_command_of_the_contract_is_there() -> None:
     assert set(COMMANDS) == {
         *("create", "ingest", "query", "get", "delete", "label"),
         *("tune", "train", "generations", "rollback", "reindex"),
-        *("status", "verify", "evaluate", "worker", "trainer", "up", "down", "demo"),
+        *("status", "verify", "doctor", "dead", "drop"),
+        *("evaluate", "worker", "trainer", "up", "down", "demo"),
     }
 
 
@@ -72,7 +73,9 @@ def test_help_imports_nothing_heavy(variables: dict[str, str], args: list[str]) 
     assert done.stdout.splitlines()[-1] == "LOADED"
 
 
-@pytest.mark.parametrize("module", ["cli.query", "cli.index", "cli.tune", "cli.training", "cli.worker", "jobs"])
+@pytest.mark.parametrize(
+    "module", ["cli.query", "cli.index", "cli.tune", "cli.training", "cli.worker", "cli.doctor", "jobs"]
+)
 def test_only_what_trains_imports_scikit_learn_and_scipy(variables: dict[str, str], module: str) -> None:
     code = f"import sys, stream_hash.{module}; print('LOADED', *sorted({{'sklearn', 'scipy'}} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=True)
@@ -108,6 +111,11 @@ def test_only_what_trains_imports_scikit_learn_and_scipy(variables: dict[str, st
         (["trainer", "--labels", "0"], "0 is not in the range"),
         (["worker", "--processes", "0"], "0 is not in the range"),
         (["status", "--jsno"], "No such option"),
+        (["dead", "show", "photos"], "Missing argument 'LETTER'"),
+        (["dead", "retry", "photos", "0"], "0 is not in the range"),
+        (["dead", "bury", "photos"], "No such command 'bury'"),
+        (["drop"], "Missing argument 'NAME'"),
+        (["doctor", "photos", "--here", "worker"], "--here goes without INDEX and --verify."),
     ],
 )
 def test_bad_usage_ends_with_2_and_says_how_to_ask_for_help(invoke: Cli, args: list[Any], message: str) -> None:

@@ -81,7 +81,7 @@ def place_of(raw: bytes, sha256: str, vector: bytes) -> tuple[tuple[int, ...], i
 
 
 def check_ledger(whole: Dump) -> None:
-    """accepted = applied + pending + dead + dropped; of a batch that is finished nothing is left; letters are counted."""
+    """accepted = applied + pending + dead + dropped; letters are counted; of a finished batch nothing is left."""
     counters = {k.decode(): int(v) for k, v in whole.get("counters", {}).get("", {}).items()}
     pending = sum(map(int, whole.get("sizes", {}).get("", {}).values()))
     done = counters.get("applied", 0) + counters.get("dead", 0) + counters.get("dropped", 0)
