@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import reprlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -275,12 +275,17 @@ class Index:
         with redis_errors():
             return letters.retry(self._handle, self._connections.broker, _letters(numbers), anew=anew)
 
+    def dead_again(self, dealt: letters.Dealt) -> int:
+        """How many items of what `retry_dead` retried have died again; after `wait_for(dealt.batches)`."""
+        with redis_errors():
+            return letters.dead_again(self._handle, dealt)
+
     def drop_dead(self, numbers: Sequence[int]) -> letters.Dealt:
         """Give dead letters up for good."""
         with redis_errors():
             return letters.drop(self._handle, _letters(numbers))
 
-    def wait_for(self, batches: Sequence[str], *, timeout_seconds: float = 600.0) -> None:
+    def wait_for(self, batches: Iterable[str], *, timeout_seconds: float = 600.0) -> None:
         """Return when none of these batches is pending. Raises StreamHashError when it takes longer."""
         deadline = time.monotonic() + timeout_seconds
         left = list(batches)

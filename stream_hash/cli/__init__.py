@@ -1,7 +1,7 @@
 """The command line: parse, call the API, print.
 
 Read options (what every command takes), output and failures (what every command does), then a module for
-each group of commands: index, items, ingest, query, training, server, worker, demo.
+each group of commands: index, items, ingest, query, training, dead, doctor, server, worker, demo.
 
 Rules
 1. Data on stdout, everything else on stderr; with --json one object a line, errors still on stderr.

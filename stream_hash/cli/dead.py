@@ -161,7 +161,8 @@ def retry(
 
     They keep their place in the order of writes. What was written, labelled or deleted since then stays; what cannot
     be stored now either is dead again. A letter that has lapsed has lost its place (very many deletes came after it):
-    it can be sent again --as-new, or dropped. Exit code 3 when some were left as they were, 1 when all were.
+    it can be sent again --as-new, or dropped. Exit code 3 when some were left as they were or are dead again, 1 when
+    all were left.
 
     \b
     Example:
@@ -170,9 +171,10 @@ def retry(
     """
     index = Index(name, opened(environment))
     dealt = index.retry_dead(_chosen(index, letters, every, reason), anew=as_new)
-    if wait:
-        index.wait_for(dealt.batches, timeout_seconds=timeout)
-    return _told(name, "retried", dealt, as_json)
+    if not wait:
+        return _told(name, "retried", dealt, as_json)
+    index.wait_for(dealt.batches, timeout_seconds=timeout)
+    return _told(name, "retried", dealt, as_json, again=index.dead_again(dealt))
 
 
 @dead.command("drop", short_help="Give them up for good.")
@@ -213,13 +215,15 @@ def _chosen(index: Index, letters: Sequence[int], every: bool, reason: str | Non
     return list(dict.fromkeys(letters)) if letters else index.dead_numbers(reason)
 
 
-def _told(name: str, done: str, dealt: Dealt, as_json: bool) -> int:
-    """Say what became of letters; the exit code."""
+def _told(name: str, done: str, dealt: Dealt, as_json: bool, *, again: int | None = None) -> int:
+    """Say what became of letters; the exit code. again : how many items died again, if that was waited for."""
+    left = {"missing": dealt.missing, "lapsed": dealt.lapsed, "damaged": dealt.damaged}
     if as_json:
-        fields = {key: value for key, value in asdict(dealt).items() if key != "batches"}
-        json_line({"index": name, done: dealt.letters, **{key: fields[key] for key in fields if key != "letters"}})
+        died = {} if again is None else {"dead_again": again}
+        json_line({"index": name, done: dealt.letters, "items": dealt.items, **died, **left})
     else:
-        line(f"{done} {_count(dealt.letters, 'letter')} with {_count(dealt.items, 'item')}")
+        died_again = "" if again is None else f", of which {again} died again"
+        line(f"{done} {_count(dealt.letters, 'letter')} with {_count(dealt.items, 'item')}{died_again}")
     for numbers, why in (
         (dealt.missing, "there is no such dead letter (any more)"),
         (dealt.lapsed, "it has lapsed; to send it again as the newest write: --as-new"),
@@ -230,7 +234,7 @@ def _told(name: str, done: str, dealt: Dealt, as_json: bool) -> int:
     ):
         for number in numbers[:SHOWN_LETTERS]:
             note(f"letter {number}: {why}")
-    if not dealt.undone:
+    if not dealt.undone and not again:
         return 0
     return PARTLY if dealt.letters else 1
 

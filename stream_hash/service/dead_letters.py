@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 import secrets
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -71,11 +72,14 @@ class Shown:
 
 @dataclass
 class Dealt:
-    """What became of letters that were to be retried or dropped, by their first sequence number."""
+    """What became of letters that were to be retried or dropped, by their first sequence number.
+
+    batches : what retried letters are now: batch id → the numbers of its items.
+    """
 
     letters: int = 0
     items: int = 0
-    batches: list[str] = field(default_factory=list)
+    batches: dict[str, range] = field(default_factory=dict)
     missing: list[int] = field(default_factory=list)
     lapsed: list[int] = field(default_factory=list)
     damaged: list[int] = field(default_factory=list)
@@ -149,9 +153,20 @@ def _retry(handle: IndexHandle, queue: SafeQueue, letter: DeadLetter, dealt: Dea
         dealt.lapsed.append(letter.first)
     else:
         enqueue_batch(queue, handle.name, batch_id)
-        dealt.batches.append(batch_id)
+        dealt.batches[batch_id] = range(outcome.first, outcome.first + letter.items)
         dealt.letters += 1
         dealt.items += letter.items
+
+
+def dead_again(handle: IndexHandle, dealt: Dealt) -> int:
+    """How many items of retried letters, once their batches are finished, have died again."""
+    retried = sorted((numbers.start, numbers.stop) for numbers in dealt.batches.values())
+    died = 0
+    for letter in each_letter(handle):
+        at = bisect_right(retried, (letter.first, math.inf)) - 1
+        if at >= 0 and letter.first < retried[at][1]:
+            died += letter.items
+    return died
 
 
 def drop(handle: IndexHandle, numbers: Sequence[int]) -> Dealt:

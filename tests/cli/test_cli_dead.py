@@ -111,7 +111,8 @@ def test_retried_letters_are_stored_and_what_is_newer_stays(cli: Cli, working: P
     assert cli("ingest", name, "-", "--wait", stdin=b'{"id": "a", "vector": [7, 7]}').code == 0
     outcome = cli("dead", "retry", name, 1, "--wait", "--json")
     assert (outcome.code, outcome.err) == (0, "")
-    assert outcome.json == {"index": name, "retried": 1, "items": 2, "missing": [], "lapsed": [], "damaged": []}
+    left = {"missing": [], "lapsed": [], "damaged": []}
+    assert outcome.json == {"index": name, "retried": 1, "items": 2, "dead_again": 0, **left}
     assert [item["vector"] for item in cli("get", name, "a", "b").lines] == [[7, 7], [3, 4]]
     status = cli("status", name, "--json").json
     assert (status["accepted"], status["applied"], status["dead"], status["dropped"]) == (3, 3, 0, 0)

@@ -79,8 +79,10 @@ def test_what_is_newer_than_a_retried_batch_stays_whatever_it_is(handle: IndexHa
     dealt = dead_letters.retry(handle, broker, dead_letters.numbers_of(handle))
     assert (dealt.letters, dealt.items, dealt.undone) == (1, 5, 0)
     assert len(SafeQueue(HASH_QUEUE, connection=broker).get_job_ids()) == 1
-    apply_batch(handle, dealt.batches[0])
+    (batch,) = dealt.batches
+    apply_batch(handle, batch)
     apply_batch(handle, "on its way")
+    assert dead_letters.dead_again(handle, dealt) == 0
     assert first_coordinates(handle, "abcde") == [2, None, 1, 2, 1]
     assert get_items(handle, ["c"])[0].label == "cat"  # type: ignore[union-attr] # it is there
     assert handle.ledger.balance() == Balance(9, 9, 0, 0, 0)
@@ -94,7 +96,9 @@ def test_a_refused_item_is_refused_again_as_the_same_letter(handle: IndexHandle,
     (number,) = dead_letters.numbers_of(handle, "nan")
     for _ in range(2):
         dealt = dead_letters.retry(handle, broker, [number])
-        apply_batch(handle, dealt.batches[0])
+        (batch,) = dealt.batches
+        apply_batch(handle, batch)
+        assert dead_letters.dead_again(handle, dealt) == 1
         assert dead_letters.numbers_of(handle) == [number]
         assert handle.ledger.balance() == Balance(2, 1, 0, 1, 0)
     assert dead_letters.drop(handle, [number, number]).missing == [number]

@@ -272,7 +272,7 @@ def test_dead_letters_are_a_warning(handle: IndexHandle, client: redis.Redis) ->
     handle.ledger.accept("dies", Batch("delete", ["a", "b"]), lease_until=0)
     handle.ledger.finish("dies", [DeadLetter(3, 2, "dies", "why", b"")])
     finding = one(client, "dead letters")
-    assert (finding.level, finding.finding) == (WARNING, "2 items are dead letters")
+    assert (finding.level, finding.finding) == (WARNING, "2 items died")
 
 
 def test_a_damaged_model_is_an_error_with_a_way_back_if_there_is_one(handle: IndexHandle, client: redis.Redis) -> None:

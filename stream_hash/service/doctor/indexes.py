@@ -82,7 +82,7 @@ class _Index:
         dead, name = self._handle.ledger.balance().dead, self._handle.name
         if dead:
             fix = f"stream-hash dead list {name} --reasons, then stream-hash dead retry {name} or dead drop {name}"
-            yield Finding(WARNING, "dead letters", self._subject, f"{dead} items are dead letters", fix)
+            yield Finding(WARNING, "dead letters", self._subject, f"{dead} item{'s' * (dead > 1)} died", fix)
         else:
             yield Finding(OK, "dead letters", self._subject, "none")
 
