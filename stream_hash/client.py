@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import reprlib
+import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_hash.errors import IndexMissingError, UsageError
+from stream_hash.errors import IndexMissingError, StreamHashError, UsageError
 from stream_hash.numerics.validation import vector_faults
+from stream_hash.service import dead_letters as letters
 from stream_hash.service.answer import Answer
 from stream_hash.service.checking import equal_lengths, float32, id_list, label_list, real_array, whole_number
 from stream_hash.service.connections import Connections
+from stream_hash.service.dead_letters import Buried, dead_letters
+from stream_hash.service.dropping import drop_index, droppable
 from stream_hash.service.filters import Filter
 from stream_hash.service.handle import IndexHandle
 from stream_hash.service.items import Item, delete_items, get_items, label_items
@@ -29,7 +33,6 @@ from stream_hash.storage.store import Store, index_names
 from stream_hash.storage.tallies import Tallies
 
 if TYPE_CHECKING:  # what a query does not need is imported by what does: a process may ask one question and end
-    from stream_hash.service.status import Buried
     from stream_hash.service.tuning import Tuning
     from stream_hash.service.verify import Report
 
@@ -264,13 +267,87 @@ class Index:
 
     def dead_letters(self, limit: int = 100) -> list[Buried]:
         """What was accepted and no worker could store, with the reason: the oldest ones, up to `limit`."""
-        from stream_hash.service.status import dead_letters
-
         limit = whole_number(limit, "the limit")
         if limit < 1:
             raise UsageError(f"the limit is {limit}", why="there is nothing to return", remedy="raise it")
         with redis_errors():
             return dead_letters(self._handle, limit)
+
+    def dead_reasons(self) -> list[letters.Reason]:
+        """Why dead letters died, and how many of each reason; most items first."""
+        with redis_errors():
+            return letters.reasons(self._handle)
+
+    def dead_numbers(self, reason: str | None = None) -> list[int]:
+        """The numbers of all dead letters, or of those whose reason contains a text; oldest first."""
+        with redis_errors():
+            return letters.numbers_of(self._handle, reason)
+
+    def dead_letter(self, number: int) -> letters.Shown | None:
+        """What a dead letter holds, and whether it can be retried in its place; None when there is no such letter."""
+        with redis_errors():
+            return letters.show(self._handle, whole_number(number, "the letter"))
+
+    def retry_dead(self, numbers: Sequence[int], *, anew: bool = False) -> letters.Dealt:
+        """Have dead letters applied after all, by the workers. What is newer stays (service/dead_letters.py).
+
+        anew : as if they were sent again now: also those that have lapsed, and over whatever is newer.
+        """
+        with redis_errors():
+            return letters.retry(self._handle, self._connections.broker, _letters(numbers), anew=anew)
+
+    def dead_again(self, dealt: letters.Dealt) -> int:
+        """How many items of what `retry_dead` retried have died again; after `wait_for(dealt.batches)`."""
+        with redis_errors():
+            return letters.dead_again(self._handle, dealt)
+
+    def drop_dead(self, numbers: Sequence[int]) -> letters.Dealt:
+        """Give dead letters up for good."""
+        with redis_errors():
+            return letters.drop(self._handle, _letters(numbers))
+
+    def wait_for(self, batches: Iterable[str], *, timeout_seconds: float = 600.0) -> None:
+        """Return when none of these batches is pending. Raises StreamHashError when it takes longer."""
+        deadline = time.monotonic() + timeout_seconds
+        left = list(batches)
+        while True:
+            with redis_errors():
+                left = self._handle.ledger.still_pending(left)
+            if not left:
+                return
+            if time.monotonic() > deadline:
+                raise StreamHashError(
+                    f"{len(left)} batches of index {self.name!r} are still pending",
+                    why=f"no worker finished them in {timeout_seconds:g} s",
+                    remedy="start a hash worker: stream-hash worker",
+                )
+            time.sleep(0.02)
+
+    @staticmethod
+    def droppable(name: str, connections: Connections | str | None = None) -> int | None:
+        """How many items an index holds that `drop` would delete; None when it is being dropped already.
+
+        Raises IndexMissingError when there is no such index.
+        """
+        opened = connections if isinstance(connections, Connections) else Connections.open(connections)
+        with redis_errors():
+            return droppable(opened.client, name)
+
+    @staticmethod
+    def drop(
+        name: str,
+        connections: Connections | str | None = None,
+        *,
+        on_deleted: Callable[[int], None] = lambda _: None,
+    ) -> int:
+        """Delete an index for good, also while others use it: they get IndexMissingError. Returns how many keys went.
+
+        on_deleted : told how many keys are gone so far. If this is stopped half-way, nobody can use the index any more,
+        and calling it again goes on. Raises IndexMissingError when there is no such index.
+        """
+        opened = connections if isinstance(connections, Connections) else Connections.open(connections)
+        with redis_errors():
+            return drop_index(opened.client, name, on_deleted=on_deleted)
 
     def verify(self) -> Report:
         """Check every invariant of the index; may run beside any traffic."""
@@ -291,6 +368,10 @@ def _wiped(name: str) -> IndexMissingError:
     return IndexMissingError(
         f"index {name!r} is not the one that was opened", why="it was wiped since", remedy="open it anew"
     )
+
+
+def _letters(numbers: Sequence[int]) -> list[int]:
+    return [whole_number(number, "a letter") for number in numbers]
 
 
 def _fetch(fetch: object) -> int | Literal["default"] | None:

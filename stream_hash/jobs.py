@@ -36,10 +36,19 @@ _SERVER_FAULTS: Final = (
 
 
 def apply_batch(context: Context, index: str, batch: str) -> None:
-    """Apply a pending batch; an error gives it back to the ledger with its reason, and is raised again."""
-    start, handle = time.perf_counter(), context.index(index)
+    """Apply a pending batch; an error gives it back to the ledger with its reason, and is raised again.
+
+    Of an index that is gone nothing is pending, and nothing is to be done.
+    """
+    start = time.perf_counter()
+    try:
+        handle = context.index(index)
+    except IndexMissingError:
+        return _gone(context, index, batch)
     try:
         _tell(handle, batch, apply_to(handle, batch, scorer=context.scorer), start)
+    except IndexMissingError:
+        return _gone(context, index, batch)
     except Exception as error:
         blame_server = isinstance(error, _SERVER_FAULTS)
         try:
@@ -79,6 +88,12 @@ def _kind_of(error: Exception) -> FailureKind:
     if isinstance(error, JobTimeoutException):
         return "timeout"
     return "memory" if isinstance(error, MemoryError) else "error"
+
+
+def _gone(context: Context, index: str, batch: str) -> None:
+    """The next job opens the index anew: one of its name may be created."""
+    context.forget(index)
+    log.warning("batch %s is not applied: there is no index %s (any more)", batch, index)
 
 
 def build_chunk(context: Context, index: str, argument: str) -> None:

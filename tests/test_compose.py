@@ -6,7 +6,10 @@ import json
 import re
 from pathlib import Path
 
+import click
+
 from stream_hash.cli import COMMANDS
+from stream_hash.cli.doctor import doctor
 from stream_hash.queue.safe_job import JOB_TIMEOUT_SECONDS
 
 ROOT = Path(__file__).parents[1]
@@ -25,6 +28,15 @@ def test_every_service_of_ours_runs_a_command_that_there_is_and_as_it_is_meant_t
     assert commands == {"hash-worker": ["stream-hash", "worker"], "trainer": ["stream-hash", "trainer"]}
     assert {command[1] for command in commands.values()} <= set(COMMANDS)
     assert re.findall(r"replicas: (\d+)", COMPOSE) == ["2", "1"]
+
+
+def test_a_container_is_healthy_while_its_own_process_gives_signs_of_life() -> None:
+    checks = [json.loads(words) for words in re.findall(r"test: (\[.*\])", COMPOSE)]
+    assert checks[1:] == [["CMD", "stream-hash", "doctor", "--quiet", "--here", kind] for kind in ("worker", "trainer")]
+    assert checks[1][2] in COMMANDS
+    here = next(option for option in doctor.params if option.name == "here")
+    assert isinstance(here.type, click.Choice)
+    assert [check[-1] for check in checks[1:]] == list(here.type.choices)
 
 
 def test_a_worker_has_the_time_to_end_what_it_is_doing() -> None:

@@ -1,7 +1,7 @@
 """The command line: parse, call the API, print.
 
 Read options (what every command takes), output and failures (what every command does), then a module for
-each group of commands: index, items, ingest, query, training, server, worker, demo.
+each group of commands: index, items, ingest, query, training, dead, doctor, server, worker, demo.
 
 Rules
 1. Data on stdout, everything else on stderr; with --json one object a line, errors still on stderr.
@@ -34,6 +34,9 @@ COMMANDS: Final = {
     "status": ("index", "Show the server, or one index."),
     "metrics": ("metrics", "Serve metrics for Prometheus."),
     "verify": ("index", "Check every invariant of an index."),
+    "doctor": ("doctor", "Tell what is wrong, and what mends it."),
+    "dead": ("dead", "List, show, retry or drop what no worker could store."),
+    "drop": ("dead", "Delete an index, with all its items."),
     "export": ("backup", "Write an index to a file: a backup."),
     "import": ("backup", "Make an index of an exported file."),
     "tune": ("tune", "Measure searches, and choose the cheapest that is good enough."),

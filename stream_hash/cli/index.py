@@ -10,21 +10,18 @@ from typing import Any, Final
 import click
 
 from stream_hash import formats
+from stream_hash.cli.dead import SHOWN_LETTERS, print_letters
 from stream_hash.cli.options import format_option, json_option, opened, server_options
 from stream_hash.cli.output import json_line, line, note, pairs, table
 from stream_hash.cli.sparkline import sparkline
 from stream_hash.client import Index
 from stream_hash.environment import Environment
 from stream_hash.service.connections import embedded_url
-from stream_hash.service.status import Buried, server_status
+from stream_hash.service.status import server_status
 from stream_hash.settings import BUCKET_LEAST, BUCKET_MOST, IndexSettings, Metric, VectorType, bits_for
 from stream_hash.storage.urls import redacted
 
 _DEFAULTS = IndexSettings(1)
-
-SHOWN_LETTERS: Final = 100
-SHOWN_IDS: Final = 3
-"""Ids of a dead letter in the table; --json gives all."""
 
 
 @click.command(short_help="Create an index.")
@@ -107,7 +104,7 @@ def status(environment: Environment, name: str | None, dead: bool, as_json: bool
         raise click.UsageError("Give the NAME of an index with --dead.")
     connections = opened(environment)
     if name is not None and dead:
-        _print_dead(Index(name, connections).dead_letters(SHOWN_LETTERS), as_json)
+        print_letters(Index(name, connections).dead_letters(SHOWN_LETTERS), SHOWN_LETTERS, as_json)
         return
     if name is not None:
         _print_index(Index(name, connections).status(), as_json)
@@ -172,23 +169,6 @@ _WORDS: Final[dict[str, Callable[[Any], str]]] = {
     "quality": _quality,
     "plan": _plan,
 }
-
-
-def _print_dead(letters: list[Buried], as_json: bool) -> None:
-    if as_json:
-        for letter in letters:
-            json_line(asdict(letter))
-    elif letters:
-        rows = [[letter.first, letter.items, _ids(letter.ids), letter.reason, letter.batch] for letter in letters]
-        table(["first", "items", "ids", "reason", "batch"], rows)
-    else:
-        line("no dead letters")
-    if len(letters) == SHOWN_LETTERS:
-        note(f"the oldest {SHOWN_LETTERS}; there may be more")
-
-
-def _ids(ids: list[str]) -> str:
-    return ", ".join(ids[:SHOWN_IDS]) + (f" and {len(ids) - SHOWN_IDS} more" if len(ids) > SHOWN_IDS else "")
 
 
 def _generation(record: dict[str, Any]) -> list[object]:

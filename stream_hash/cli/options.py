@@ -83,8 +83,8 @@ def server_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def opened(environment: Environment) -> Connections:
-    """Connections to the server of `environment`. Raises ServerUnreachableError, ServerRefusedError."""
+def opened(environment: Environment, *, checked: bool = True) -> Connections:
+    """Connections to the server of `environment`. Raises ServerUnreachableError; if `checked`, ServerRefusedError."""
     from stream_hash.service.connections import Connections
 
-    return Connections.of(environment)
+    return Connections.of(environment, checked=checked)

@@ -38,11 +38,11 @@ class Connections:
         return cls.of(read_environment(url=url, broker_url=broker_url))
 
     @classmethod
-    def of(cls, environment: Environment) -> Connections:
-        """Connect to the server that an environment names."""
+    def of(cls, environment: Environment, *, checked: bool = True) -> Connections:
+        """Connect to the server that an environment names. checked : refuse one on which an index would not be safe."""
         url = environment.url or embedded_url(environment)
-        client = connect(url)
-        if environment.broker_url:
+        client = connect(url, checked=checked)
+        if environment.broker_url and checked:
             connect(environment.broker_url).close()  # a queue that is evicted is lost as well
         target = environment.broker_url or (client if is_cluster(client) else url)
         broker_url = environment.broker_url or url

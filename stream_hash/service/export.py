@@ -40,6 +40,8 @@ from stream_hash.storage.codec import Record, Values
 from stream_hash.storage.inspect import Inspector
 
 RETRIES: Final = 8
+CHANGED_AT_ONCE: Final = 64
+"""Items that were written while they were read, and are read again in one MULTI."""
 
 
 @dataclass(frozen=True)
@@ -139,16 +141,22 @@ def _matched(handle: IndexHandle, partition: int, values: Values) -> ItemsPart:
     rows: list[int] = []
     records: list[Record] = []
     vectors, sequences = values.vectors, values.sequences
-    for row, found in enumerate(handle.reader.records(values.ids)):
-        record, number, sequence = found, int(values.numbers[row]), int(values.sequences[row])
-        if record is None or (record.number, record.sequence) != (number, sequence):
-            view = Inspector(handle.client, handle.name, handle.settings).item(partition, values.ids[row])
-            if view.record is None or view.value is None:
-                continue
-            record = view.record
-            if not vectors.flags.writeable:
-                vectors = vectors.copy()
-            vectors[row], sequences[row] = view.value.vectors[0], view.value.sequences[0]
+    found = handle.reader.records(values.ids)
+    changed = [row for row, record in enumerate(found) if not _is_of(record, values, row)]
+    if changed and not vectors.flags.writeable:
+        vectors = vectors.copy()
+    inspector = Inspector(handle.client, handle.name, handle.settings)
+    for start in range(0, len(changed), CHANGED_AT_ONCE):
+        some = changed[start : start + CHANGED_AT_ONCE]
+        views = inspector.items(partition, [values.ids[row] for row in some])
+        for row in some:
+            view = views[values.ids[row]]
+            found[row] = view.record if view.value is not None else None
+            if view.value is not None:
+                vectors[row], sequences[row] = view.value.vectors[0], view.value.sequences[0]
+    for row, record in enumerate(found):
+        if record is None:
+            continue
         rows.append(row)
         records.append(record)
     return ItemsPart(
@@ -160,6 +168,12 @@ def _matched(handle: IndexHandle, partition: int, values: Values) -> ItemsPart:
         [record.metadata for record in records],
         vectors[rows],
     )
+
+
+def _is_of(record: Record | None, values: Values, row: int) -> bool:
+    """Whether a record and a value are of the same write."""
+    given = (int(values.numbers[row]), int(values.sequences[row]))
+    return record is not None and (record.number, record.sequence) == given
 
 
 def _still_there(handle: IndexHandle) -> None:

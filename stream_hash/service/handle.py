@@ -44,6 +44,7 @@ class IndexHandle:
     def reopen(self) -> None:
         """Read everything anew: the index was wiped, and one of its name was created again."""
         self.identity = self.store.settings()
+        self.store = Store(self.client, self.name, nonce=self.identity.nonce)
         self.trainer = TrainerState(self.client, self.name, self.identity.nonce)
         self.quality = LiveQuality(self.client, self.name, self.identity.nonce)
         self.reader = Reader(self.client, self.name, self.settings)

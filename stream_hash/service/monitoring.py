@@ -18,9 +18,8 @@ from stream_hash.errors import IntegrityError
 from stream_hash.queue import HASH_QUEUE, TRAIN_QUEUE, SafeQueue, live_workers
 from stream_hash.service.connections import Connections
 from stream_hash.service.quality import Summary
-from stream_hash.service.status import primaries
 from stream_hash.service.training_runs import Decision
-from stream_hash.storage.connection import redis_errors
+from stream_hash.storage.connection import primaries, redis_errors
 from stream_hash.storage.scrape import IndexScrape, scrape
 from stream_hash.storage.store import index_names
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
-from stream_hash.errors import IndexMissingError, IntegrityError
+from stream_hash.errors import IndexMissingError
 from stream_hash.queue import HASH_QUEUE, TRAIN_QUEUE, SafeQueue, WorkerInfo, live_workers
 from stream_hash.service.bucket_fit import fitting_bits
 from stream_hash.service.connections import Connections
 from stream_hash.service.handle import IndexHandle
 from stream_hash.service.saved_plan import PlanKeeper
 from stream_hash.service.training_status import training_status
-from stream_hash.storage.codec import decode_batch
-from stream_hash.storage.connection import greeting, is_cluster, redis_errors
+from stream_hash.storage.connection import greeting, primaries, redis_errors
 from stream_hash.storage.imports import imports_under_way
 from stream_hash.storage.store import index_names
 
@@ -62,13 +61,6 @@ def hash_workers(connections: Connections) -> list[WorkerInfo]:
         return live_workers(connections.broker, HASH_QUEUE)
 
 
-def primaries(client: Any) -> list[Any]:
-    """A client for each primary."""
-    if is_cluster(client):
-        return [client.get_redis_connection(node) for node in client.get_primaries()]
-    return [client]
-
-
 def index_status(handle: IndexHandle) -> dict[str, Any]:
     """Settings, generations, counts, the ledger's balance, and how learning stands."""
     summary = _summary(handle)
@@ -93,36 +85,6 @@ def index_status(handle: IndexHandle) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True)
-class Buried:
-    """Items that no worker could store, or a change of them: a dead letter, for people.
-
-    ids : of the items; none when the batch itself is damaged. reason : why. batch : it came in this one.
-    first : sequence number of the first item. items : how many.
-    """
-
-    ids: list[str]
-    reason: str
-    batch: str
-    first: int
-    items: int
-
-
-def dead_letters(handle: IndexHandle, limit: int) -> list[Buried]:
-    """The oldest dead letters, up to `limit`."""
-    return [
-        Buried(_ids(letter.payload), letter.reason, letter.batch, letter.first, letter.items)
-        for letter in handle.ledger.dead_letters(limit)
-    ]
-
-
-def _ids(payload: bytes) -> list[str]:
-    try:
-        return decode_batch(payload).ids
-    except IntegrityError:
-        return []
-
-
 def _summary(handle: IndexHandle) -> dict[str, Any]:
     """What can be told without reading the directories."""
     handle.reload_states()
@@ -137,4 +99,5 @@ def _summary(handle: IndexHandle) -> dict[str, Any]:
         "pending": balance.pending,
         "pending_batches": balance.pending_batches,
         "dead": balance.dead,
+        "dropped": balance.dropped,
     }

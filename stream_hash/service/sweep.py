@@ -7,12 +7,19 @@ lost the job, or when the worker died over it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from typing import Final
 
 from stream_hash.clock import now_milliseconds
 from stream_hash.service.handle import IndexHandle
 from stream_hash.service.ingest import LEASE_MILLISECONDS
 from stream_hash.service.quality import fold
+
+TOMBSTONES_KEPT: Final = 100_000
+"""Of an index, for the sake of its dead letters: some 20 MB. More, and those letters lapse that are older than most."""
+
+log = logging.getLogger("stream_hash.sweep")
 
 
 def sweep(handle: IndexHandle, is_waiting: Callable[[str, str], bool], enqueue: Callable[[str, str], object]) -> int:
@@ -30,7 +37,18 @@ def sweep(handle: IndexHandle, is_waiting: Callable[[str, str], bool], enqueue: 
     for batch in lost:
         enqueue(handle.name, batch)
     horizon = handle.ledger.horizon()
+    _bound_tombstones(handle)
+    floor = handle.ledger.floor()
     for partition in range(handle.settings.partitions):
-        handle.store.purge(partition, horizon)
+        handle.store.purge(partition, floor)
     fold(handle, horizon)
     return len(lost)
+
+
+def _bound_tombstones(handle: IndexHandle) -> None:
+    """Let dead letters lapse that keep more tombstones than we can afford: nobody may ever look after them."""
+    if handle.ledger.holds_letters():
+        most = max(1, TOMBSTONES_KEPT // handle.settings.partitions)
+        oldest = max(handle.store.oldest_kept(p, most) for p in range(handle.settings.partitions))
+        if oldest and (lapsed := handle.ledger.lapse(oldest)):
+            log.warning("index %s: %d dead letters can no longer be retried in their place", handle.name, lapsed)

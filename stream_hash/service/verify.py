@@ -7,7 +7,8 @@
 4. A record, its value, its place in the list of labelled items and the partition's counts belong together; no
    item number is both free and in use.
 5. Only generations that are writable or being retired have keys.
-6. accepted = applied + pending + dead, and no stored sequence number is above the last one given out.
+6. accepted = applied + pending + dead + dropped, the dead letters hold as many items as are counted as dead, and no
+   stored sequence number is above the last one given out.
 
 Everything is first read in bulk, which under writes sees some items half before and half after a write.
 Whatever looks wrong is then looked at again, some at a time in one atomic read, and reported only if it is wrong there.
@@ -24,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_hash.errors import GenerationGoneError
+from stream_hash.service.dead_letters import each_letter
 from stream_hash.service.handle import IndexHandle
 from stream_hash.settings import NUMBER_BITS
 from stream_hash.storage.codec import Values
@@ -38,6 +40,7 @@ _BUCKETS_AT_ONCE = 1_024
 _SETTLED_AT_ONCE = 256
 _ITEMS_AT_ONCE = 64
 """Suspects that one MULTI reads: a few milliseconds of server time."""
+_LOOKS = 3
 
 
 @dataclass
@@ -76,9 +79,22 @@ def verify(handle: IndexHandle) -> Report:
     if not balance.holds:
         report.violations.append(
             f"the ledger has accepted {balance.accepted} items, but applied {balance.applied}, has "
-            f"{balance.pending} pending and {balance.dead} dead"
+            f"{balance.pending} pending, {balance.dead} dead and has dropped {balance.dropped}"
         )
+    fault = letters_fault(handle)
+    if fault:
+        report.violations.append(fault)
     return report
+
+
+def letters_fault(handle: IndexHandle) -> str | None:
+    """What is wrong with the count of dead items, if anything is. Letters may come and go: it looks several times."""
+    for _ in range(_LOOKS):
+        counted = handle.ledger.balance().dead
+        held = sum(letter.items for letter in each_letter(handle))
+        if held == counted or handle.ledger.balance().dead != counted:
+            return None
+    return f"the dead letters hold {held} items, and {counted} are counted as dead"
 
 
 class _Partition:

@@ -42,8 +42,8 @@ RETRIES: Final = 3
 CLUSTER_RETRIES: Final = 2
 
 
-def connect(url: str, *, timeout_seconds: float = 10.0) -> Client:
-    """A client for the server or cluster at `url`, checked.
+def connect(url: str, *, timeout_seconds: float = 10.0, checked: bool = True) -> Client:
+    """A client for the server or cluster at `url`. checked : refuse one on which an index would not be safe.
 
     Raises ServerUnreachableError (exit code 4) when nothing usable answers, and ServerRefusedError when the
     server evicts keys, is a replica, is older than Redis 7.0, or the URL switches certificate checks off;
@@ -57,13 +57,21 @@ def connect(url: str, *, timeout_seconds: float = 10.0) -> Client:
         if hello.get("mode") == "cluster":
             client.close()
             client = _cluster(url, timeout_seconds)
-        _check(client, url)
+        if checked:
+            _check(client, url)
     return client
 
 
 def is_cluster(client: Client) -> bool:
     """Whether `client` speaks to a cluster."""
     return isinstance(client, RedisCluster)
+
+
+def primaries(client: Client) -> list[Any]:
+    """A client for each primary of a cluster; for a single server the client itself."""
+    if is_cluster(client):
+        return [client.get_redis_connection(node) for node in client.get_primaries()]
+    return [client]
 
 
 def _cluster(url: str, timeout_seconds: float) -> RedisCluster:

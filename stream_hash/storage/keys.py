@@ -17,12 +17,15 @@ Of an index, under `sh:{N}:`
 | pending        | zset   | batch → its first sequence number; oldest first                              |
 | leases         | zset   | pending batch → Unix milliseconds until which nobody else need deliver it    |
 | sizes          | hash   | pending batch → how many items it holds                                      |
-| arrived        | hash   | pending batch → Unix milliseconds of its acceptance, by its producer's clock  |
+| arrived        | hash   | pending batch → Unix milliseconds of its acceptance or retry, by who asked    |
 | attempts       | hash   | pending batch → how often a worker has begun it                              |
 | failures       | hash   | pending batch → why the last attempt failed                                  |
 | receipt:B      | string | first sequence number of finished batch B; expires after an hour              |
 | dead           | hash   | dead letter: first sequence number → JSON header, newline, batch payload     |
-| counters       | hash   | accepted, applied, dead: items since the index was created                   |
+| held           | zset   | those of the dead letters that can be retried in their place → the same      |
+|                |        | number: the partitions' floors stay below it                                 |
+| counters       | hash   | accepted, applied, dead, dropped: items since the index was created          |
+| dropping       | string | the settings of an index that is being dropped; all else is on its way out   |
 | tallies        | hash   | what has happened since then, for people: name → count (tallies.py)          |
 | trainer        | hash   | token (the newest trainer's), holder, until (Unix milliseconds), target: the |
 |                |        | generation that every partition shall have live; asked (Unix seconds) and    |
@@ -59,6 +62,7 @@ Of a partition, under `sh:{N:p}:`
 |                |        | it was last begun anew: what a searcher that has the directory has missed    |
 | places:G:B     | string | places of item numbers 512 B to 512 B + 511 in generation G (places.py)      |
 | built:G        | string | bitmap: which chunks of 1,024 item numbers are in the generation being built |
+| dropped:NONCE  | string | the index of that nonce was dropped; expires after a day                     |
 
 A *member* is one positive 63-bit integer, 39 signature bits above the 24-bit item number: it stays in an
 intset (8 bytes), and a candidate can be pruned by its signature before its vector is fetched.
@@ -151,6 +155,10 @@ class IndexKeys:
         return self.prefix + "dead"
 
     @property
+    def held(self) -> str:
+        return self.prefix + "held"
+
+    @property
     def counters(self) -> str:
         return self.prefix + "counters"
 
@@ -161,6 +169,10 @@ class IndexKeys:
     @property
     def tallies(self) -> str:
         return self.prefix + "tallies"
+
+    @property
+    def dropping(self) -> str:
+        return self.prefix + "dropping"
 
     def batch(self, batch: str) -> str:
         return f"{self.prefix}batch:{batch}"
@@ -221,6 +233,9 @@ class PartitionKeys:
 
     def built(self, generation: int) -> str:
         return f"{self.prefix}built:{generation}"
+
+    def dropped(self, nonce: str) -> str:
+        return f"{self.prefix}dropped:{nonce}"
 
 
 def partition_of(item_id: str, partitions: int) -> int:

@@ -6,8 +6,12 @@ RQ job that carries its name is only a message that it is time to look.
 Rules (each is held by one script; tests remove it and see the loss)
 1. A batch is accepted once, whatever its producer or redis-py repeats, and is numbered when accepted.
 2. It stays pending until it is finished; everything that finishing changes, changes at once.
-3. accepted = applied + pending + dead, counted in items, at every moment.
+3. accepted = applied + pending + dead + dropped, counted in items, at every moment.
 4. A pending batch whose lease has run out may be delivered again; applying it twice is harmless.
+5. A dead letter can be retried under the sequence numbers it has, while it is *held*: no floor has risen above it, no
+   tombstone newer than it has been forgotten. What was written since then stays, what was deleted stays deleted. One
+   that has *lapsed* can be accepted anew, as the newest write of its ids, or be dropped.
+6. Nothing is accepted, begun or retried in an index that was dropped.
 """
 
 from __future__ import annotations
@@ -54,7 +58,10 @@ class Delivery:
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """Items that could not be applied. first : sequence number of the first. payload : a batch of them."""
+    """Items that could not be applied. first : sequence number of the first. payload : a batch of them.
+
+    A letter is known by `first`: no other ever has the same.
+    """
 
     first: int
     items: int
@@ -72,11 +79,25 @@ class Balance:
     pending: int
     dead: int
     pending_batches: int
+    dropped: int = 0
 
     @property
     def holds(self) -> bool:
-        """The invariant: accepted = applied + pending + dead."""
-        return self.accepted == self.applied + self.pending + self.dead
+        """The invariant: accepted = applied + pending + dead + dropped."""
+        return self.accepted == self.applied + self.pending + self.dead + self.dropped
+
+
+@dataclass(frozen=True)
+class Retried:
+    """A dead letter is pending again, in the batch of this id, whose first item has this sequence number."""
+
+    batch: str
+    first: int
+
+
+@dataclass(frozen=True)
+class Lapsed:
+    """A dead letter has lost its place in the order of writes."""
 
 
 class Ledger:
@@ -87,13 +108,17 @@ class Ledger:
         self._keys = IndexKeys(index)
         self._scripts = Scripts(client, scripts)
 
-    def accept(self, batch_id: str, batch: Batch, *, lease_until: int, max_pending: int = 0) -> Accepted:
+    def accept(
+        self, batch_id: str, batch: Batch, *, lease_until: int, max_pending: int = 0, now: int | None = None
+    ) -> Accepted:
         """Make a batch durable. Raises BackPressureError when `max_pending` batches are pending already.
 
-        lease_until : Unix milliseconds before which the sweep leaves the batch to whoever accepted it.
+        lease_until : Unix milliseconds before which the sweep leaves the batch to whoever accepted it. now : the same,
+        the clock's by default. Raises IndexMissingError when the index was dropped.
         """
         frees = int(batch.operation == "delete")
-        args = [batch_id, len(batch), encode_batch(batch), lease_until, max_pending, frees, now_milliseconds()]
+        args: list[str | int | bytes] = [batch_id, len(batch), encode_batch(batch), lease_until, max_pending, frees]
+        args.append(now_milliseconds() if now is None else now)
         answer, number = self._scripts("accept", [self._keys.pending], args)
         if answer == b"FULL":
             raise BackPressureError(
@@ -141,6 +166,14 @@ class Ledger:
         """Every write with a lower sequence number has been applied."""
         return int(self._scripts("horizon", [self._keys.pending], []))
 
+    def floor(self) -> int:
+        """How far the partitions' floors may rise: no write with a lower sequence number is applied any more."""
+        return int(self._scripts("floor", [self._keys.pending], []))
+
+    def oldest_arrival(self) -> int | None:
+        """When the batch that has been pending for longest was accepted or retried (Unix milliseconds)."""
+        return min(map(int, self._client.hvals(self._keys.arrived)), default=None)
+
     def still_pending(self, batch_ids: Sequence[str]) -> list[str]:
         """Those of `batch_ids` that are not finished, in one round trip."""
         if not batch_ids:
@@ -151,17 +184,52 @@ class Ledger:
     def balance(self) -> Balance:
         """The counts, read in one atomic call."""
         pipeline = self._client.pipeline(transaction=True)
-        pipeline.hmget(self._keys.counters, "accepted", "applied", "dead")
+        pipeline.hmget(self._keys.counters, "accepted", "applied", "dead", "dropped")
         pipeline.hvals(self._keys.sizes)
         counters, sizes = pipeline.execute()
-        accepted, applied, dead = (int(count or 0) for count in counters)
-        return Balance(accepted, applied, sum(map(int, sizes)), dead, len(sizes))
+        accepted, applied, dead, dropped = (int(count or 0) for count in counters)
+        return Balance(accepted, applied, sum(map(int, sizes)), dead, len(sizes), dropped)
 
     def dead_letters(self, limit: int = 100, *, after: int = 0) -> list[DeadLetter]:
         """Up to `limit` dead letters whose sequence number is above `after`, oldest first."""
-        names = sorted(number for number in map(int, self._client.hkeys(self._keys.dead)) if number > after)[:limit]
-        texts = self._client.hmget(self._keys.dead, names) if names else []
-        return [_decode_letter(name, text) for name, text in zip(names, texts, strict=True) if text is not None]
+        return self.letters([number for number in self.letter_numbers() if number > after][:limit])
+
+    def letter_numbers(self) -> list[int]:
+        """The first sequence number of each dead letter, oldest first."""
+        return sorted(map(int, self._client.hkeys(self._keys.dead)))
+
+    def letters(self, numbers: Sequence[int]) -> list[DeadLetter]:
+        """The dead letters of these first sequence numbers, without those that are not there. One round trip."""
+        texts = self._client.hmget(self._keys.dead, list(numbers)) if numbers else []
+        return [_decode_letter(name, text) for name, text in zip(numbers, texts, strict=True) if text is not None]
+
+    def held(self, numbers: Sequence[int]) -> list[bool]:
+        """Whether each dead letter can be retried in its place, in one round trip."""
+        scores = self._client.zmscore(self._keys.held, list(numbers)) if numbers else []
+        return [score is not None for score in scores]
+
+    def retry(self, letter: int, batch_id: str, *, now: int, lease_until: int, anew: bool) -> Retried | Lapsed | None:
+        """Make a dead letter pending again, as a batch of an id that was never used; None when there is no such letter.
+
+        anew : accept its payload as the newest write of its ids, under new sequence numbers. now, lease_until : Unix
+        milliseconds.
+        """
+        reply = self._scripts("dead_retry", [self._keys.pending], [letter, batch_id, lease_until, now, int(anew)])
+        if reply[0] == b"NONE":
+            return None
+        return Lapsed() if reply[0] == b"LAPSED" else Retried(batch_id, int(reply[1]))
+
+    def drop(self, letter: int) -> int:
+        """Give a dead letter up. Returns how many items it held, 0 when there is no such letter (any more)."""
+        return int(self._scripts("dead_drop", [self._keys.pending], [letter]))
+
+    def holds_letters(self) -> bool:
+        """Whether any dead letter keeps the floor down."""
+        return bool(self._client.zcard(self._keys.held))
+
+    def lapse(self, below: int) -> int:
+        """Let dead letters below a sequence number lose their place. Returns how many did."""
+        return int(self._client.zremrangebyscore(self._keys.held, "-inf", f"({below}"))
 
     def last_sequence(self) -> int:
         """The last sequence number given out; 0 before the first."""

@@ -72,16 +72,20 @@ class Identity:
 class Store:
     """One index on one server or cluster. All methods are safe to repeat."""
 
-    def __init__(self, client: Client, index: str, *, scripts: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, client: Client, index: str, *, nonce: str = "", scripts: Mapping[str, str] | None = None
+    ) -> None:
+        """nonce : of the index that was opened; when that has been dropped, writes raise IndexMissingError."""
         self.client = client
         self.index = index
+        self.nonce = nonce
         self.keys = IndexKeys(index)
         self._scripts = Scripts(client, scripts)
 
     def create(self, settings: IndexSettings) -> None:
         """Create the index; creating it again with equal settings changes nothing.
 
-        Raises IndexExistsError when it stands with other settings.
+        Raises IndexExistsError when it stands with other settings, or is still being dropped.
         """
         if self.client.exists(self.keys.importing):
             raise self._importing()
@@ -92,6 +96,7 @@ class Store:
         if text is None:  # that was begun in between
             raise self._importing()
         standing = IndexSettings.from_json(text)
+        self.client.sadd(INDEXES, self.index)  # again: one of the name may have been dropped in between
         if standing != settings:
             raise IndexExistsError(
                 f"index {self.index!r} exists with other settings",
@@ -109,6 +114,12 @@ class Store:
     def settings(self) -> Identity:
         """The settings of the index and its nonce. Raises IndexMissingError when there is no such index."""
         text = self.client.get(self.keys.settings)
+        if text is None and self.client.exists(self.keys.dropping):
+            raise IndexMissingError(
+                f"index {self.index!r} is being dropped",
+                why="whoever began to was stopped, or is not done yet",
+                remedy=f"stream-hash drop {self.index} --yes",
+            )
         if text is None:
             items = self.client.hget(self.keys.importing, "items")
             if items is not None:
@@ -176,11 +187,16 @@ class Store:
         rows = zip(ids, sequences, labels, strict=True)
         return self._write(partition, state, [["label", i, int(s), text] for i, s, text in rows])
 
-    def purge(self, partition: int, horizon: int) -> int:
-        """Raise the floor to `horizon` and forget all tombstones below it. Returns how many were forgotten."""
+    def oldest_kept(self, partition: int, tombstones: int) -> int:
+        """The sequence number of a partition's newest tombstone but `tombstones`; 0 when it has not as many."""
+        found = self.client.zrange(self.partition(partition).tombstones, tombstones, tombstones, True, True)
+        return int(found[0][1]) if found else 0
+
+    def purge(self, partition: int, floor: int) -> int:
+        """Raise the floor to `floor` and forget all tombstones below it. Returns how many were forgotten."""
         forgotten = 0
         while True:  # in steps, so that no call holds the server up
-            step = int(self._scripts("purge", [self.partition(partition).state], [horizon, PURGE_AT_ONCE]))
+            step = int(self._scripts("purge", [self.partition(partition).state], [floor, PURGE_AT_ONCE, self.nonce]))
             forgotten += step
             if step < PURGE_AT_ONCE:
                 return forgotten
@@ -188,7 +204,8 @@ class Store:
     def _write(
         self, partition: int, state: State, writes: list[Any], places: bytes = b"", values: Sequence[bytes] = ()
     ) -> list[int] | Stale:
-        request = {"live": str(state.live), "building": str(state.building or ""), "writes": writes}
+        generations = {"live": str(state.live), "building": str(state.building or "")}
+        request = {"nonce": self.nonce, **generations, "writes": writes}
         text = json.dumps(request, ensure_ascii=False, separators=(",", ":"))
         reply = self._scripts("write", [self.partition(partition).state], [text, places, *values])
         if reply[0] == b"OK":

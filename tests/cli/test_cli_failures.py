@@ -26,6 +26,10 @@ EVERY = [
     ["status"],
     ["status", "a"],
     ["verify", "a"],
+    ["doctor"],
+    ["dead", "list", "a"],
+    ["dead", "retry", "a", "1"],
+    ["drop", "a", "--yes"],
     ["worker"],
 ]
 """Each command that needs a server."""

@@ -26,7 +26,8 @@ def test_every_command_of_the_contract_is_there() -> None:
     assert set(COMMANDS) == {
         *("create", "ingest", "query", "get", "delete", "label"),
         *("tune", "train", "generations", "rollback", "reindex"),
-        *("export", "import", "status", "metrics", "verify", "evaluate", "worker", "trainer", "up", "down", "demo"),
+        *("export", "import", "status", "metrics", "verify", "doctor", "dead", "drop"),
+        *("evaluate", "worker", "trainer", "up", "down", "demo"),
     }
 
 
@@ -73,7 +74,7 @@ def test_help_imports_nothing_heavy(variables: dict[str, str], args: list[str]) 
 
 
 @pytest.mark.parametrize(
-    "module", ["cli.query", "cli.index", "cli.backup", "cli.tune", "cli.training", "cli.worker", "jobs"]
+    "module", ["cli.query", "cli.index", "cli.backup", "cli.tune", "cli.training", "cli.worker", "cli.doctor", "jobs"]
 )
 def test_only_what_trains_imports_scikit_learn_and_scipy(variables: dict[str, str], module: str) -> None:
     code = f"import sys, stream_hash.{module}; print('LOADED', *sorted({{'sklearn', 'scipy'}} & set(sys.modules)))"
@@ -117,6 +118,11 @@ def test_a_query_imports_neither_tuning_nor_verification_nor_other_formats(varia
         (["trainer", "--labels", "0"], "0 is not in the range"),
         (["worker", "--processes", "0"], "0 is not in the range"),
         (["status", "--jsno"], "No such option"),
+        (["dead", "show", "photos"], "Missing argument 'LETTER'"),
+        (["dead", "retry", "photos", "0"], "0 is not in the range"),
+        (["dead", "bury", "photos"], "No such command 'bury'"),
+        (["drop"], "Missing argument 'NAME'"),
+        (["doctor", "photos", "--here", "worker"], "--here goes without INDEX and --verify."),
     ],
 )
 def test_bad_usage_ends_with_2_and_says_how_to_ask_for_help(invoke: Cli, args: list[Any], message: str) -> None:

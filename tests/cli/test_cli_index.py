@@ -118,7 +118,7 @@ def test_status_of_an_index_gives_its_settings_counts_and_balance(cli: Cli, inde
     found = cli("status", index, "--json").json
     assert list(found) == [
         *("index", "dimension", "bits", "tables", "metric", "dtype", "partitions", "seed"),
-        *("items", "generation", "accepted", "applied", "pending", "pending_batches", "dead"),
+        *("items", "generation", "accepted", "applied", "pending", "pending_batches", "dead", "dropped"),
         *("building", "retiring", "reindex", "trainer", "training", "labelled", "labels_since", "quality"),
         *("generations", "buckets", "mean_bucket", "fitting_bits", "largest_bucket"),
         *("plan", "last_sequence"),

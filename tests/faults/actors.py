@@ -34,6 +34,7 @@ from stream_hash.service.scoring import Scorer
 from stream_hash.service.search import Searcher
 from stream_hash.settings import IndexSettings
 from stream_hash.storage.codec import Batch
+from stream_hash.storage.ledger import Lapsed
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,10 @@ def _apply(handle: IndexHandle, batch: str, scorer: Scorer) -> None:
         handle.ledger.release(batch, now=now_milliseconds(), failure=str(error), blame_server=True)
 
 
+RETRIES = 3
+"""Of dead letters, while the faults go on: a batch may die each time."""
+
+
 def _sweep(world: World, handle: IndexHandle) -> None:
     """What every worker does between jobs; and what is out of use goes, by whoever comes."""
     sweep.sweep(
@@ -164,6 +169,19 @@ def _sweep(world: World, handle: IndexHandle) -> None:
     )
     if world.rng.random() < world.habits.retires:
         reindex.retire_all(handle)
+    letters = handle.ledger.letter_numbers() if world.events["letters retried"] < RETRIES else []
+    if letters and world.rng.random() < 0.5:
+        retry(world, handle, world.rng.choice(letters))
+
+
+def retry(world: World, handle: IndexHandle, letter: int) -> None:
+    """As an operator does; the job may get lost."""
+    world.events["letters retried"] += 1
+    name, now = f"retry-{letter}-{world.events['letters retried']}", now_milliseconds()
+    lease = now + ingest.LEASE_MILLISECONDS
+    outcome = handle.ledger.retry(letter, name, now=now, lease_until=lease, anew=False)
+    assert not isinstance(outcome, Lapsed), f"letter {letter} has lost its place"
+    world.jobs += [("batch", name)] * world.rng.choice([0, 1, 1, 2])
 
 
 def searcher(queries: NDArray[np.float32]) -> Callable[[World, Actor], None]:

@@ -28,6 +28,7 @@ class Deliveries:
     def __init__(self) -> None:
         self._pending: dict[str, _Pending] = {}
         self._first: dict[str, int] = {}
+        self._letters: set[int] = set()
         self._last = 0
 
     def called(self, script: str, arguments: Sequence[Any], reply: Any) -> None:
@@ -72,6 +73,28 @@ class Deliveries:
     def _finish(self, arguments: Sequence[Any], reply: Any) -> None:
         pending = self._pending.pop(arguments[0], None)
         assert reply == (pending is not None), f"{arguments[0]} is finished: {reply}"
+        if pending is not None:
+            self._letters.update(map(int, arguments[2::3]))
+
+    def _dead_retry(self, arguments: Sequence[Any], reply: Any) -> None:
+        letter, batch = int(arguments[0]), arguments[1]
+        if batch in self._first:
+            assert reply == [b"KNOWN", b"%d" % self._first[batch]], f"letter {letter} was retried before: {reply}"
+        elif letter not in self._letters:
+            assert reply == [b"NONE"], f"{letter} is no letter: {reply}"
+        else:
+            assert reply == [b"PENDING", b"%d" % letter], f"letter {letter} is retried: {reply}"
+            self._letters.remove(letter)
+            self._first[batch] = letter
+            self._pending[batch] = _Pending(letter, int(arguments[2]), failed=True)
+
+    def _dead_drop(self, arguments: Sequence[Any], reply: Any) -> None:
+        assert (reply > 0) == (int(arguments[0]) in self._letters), f"letter {arguments[0]} is dropped: {reply}"
+        self._letters.discard(int(arguments[0]))
+
+    def _floor(self, _: Sequence[Any], reply: Any) -> None:
+        oldest = min([self._last + 1, *self._letters, *(pending.first for pending in self._pending.values())])
+        assert int(reply) == oldest, f"the floor may rise to {reply}, and {oldest} may still be written"
 
     def _quality_add(self, arguments: Sequence[Any], reply: Any) -> None:
         pending = self._pending.get(arguments[0])

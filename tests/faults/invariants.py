@@ -52,7 +52,7 @@ def dump(client: redis.Redis, index: str) -> tuple[Dump, dict[str, Dump]]:
             slots.append((partition, kind, which))
         else:
             found.setdefault(partition, {}).setdefault(kind, {})[which] = None
-            if kind in ("tombstones", "labelled", "pending", "leases", "figures"):
+            if kind in ("tombstones", "labelled", "pending", "held", "leases", "figures"):
                 pipeline.zrange(name, 0, -1, withscores=True)
                 slots.append((partition, kind, which))
             elif kind in ("free", "runs", "opened"):
@@ -81,14 +81,19 @@ def place_of(raw: bytes, sha256: str, vector: bytes) -> tuple[tuple[int, ...], i
 
 
 def check_ledger(whole: Dump) -> None:
-    """accepted = applied + pending + dead, and of a batch that is finished nothing is left."""
+    """accepted = applied + pending + dead + dropped; letters are counted; of a finished batch nothing is left."""
     counters = {k.decode(): int(v) for k, v in whole.get("counters", {}).get("", {}).items()}
     pending = sum(map(int, whole.get("sizes", {}).get("", {}).values()))
-    done = counters.get("applied", 0) + counters.get("dead", 0)
+    done = counters.get("applied", 0) + counters.get("dead", 0) + counters.get("dropped", 0)
     assert counters.get("accepted", 0) == done + pending, f"the ledger does not balance: {counters}, {pending} pending"
     assert len(whole.get("pending", {}).get("", [])) == len(whole.get("batch", {})), "a payload without its batch"
     pending_names = {name for name, _ in whole.get("pending", {}).get("", [])}
-    for kind in ("leases", "sizes", "arrived", "attempts", "failures"):
+    letters = whole.get("dead", {}).get("", {})
+    buried = sum(json.loads(text.partition(b"\n")[0])["items"] for text in letters.values())
+    assert counters.get("dead", 0) == buried, f"{buried} items are in dead letters: {counters}"
+    held = {name for name, _ in whole.get("held", {}).get("", [])}
+    assert held <= set(letters), f"{held - set(letters)} are held, and no dead letters"
+    for kind in ("leases", "sizes", "attempts", "failures", "arrived"):
         known = whole.get(kind, {}).get("", {})
         names = {name for name, _ in known} if kind == "leases" else set(known)
         assert names <= pending_names, f"{kind} of {names - pending_names}, which are not pending"
@@ -250,6 +255,9 @@ def check(client: redis.Redis, index: str, settings: IndexSettings) -> tuple[Dum
     check_ledger(whole)
     check_trainer(whole)
     looked_at = [Partition(key, keys, whole, settings) for key, keys in sorted(partitions.items())]
+    waiting = [first for kind in ("pending", "held") for _, first in whole.get(kind, {}).get("", [])]
+    for partition in looked_at:
+        assert partition.floor <= min(waiting, default=partition.floor), f"the floor of {partition.key} is too high"
     for partition in looked_at:
         partition.check()
     return whole, looked_at

@@ -93,7 +93,11 @@ IN_PYTHON: Mapping[str, tuple[ModuleType, tuple[tuple[str, str], ...]]] = {
     ),
     "the sweep forgets all tombstones": (
         sweep,
-        (("horizon = handle.ledger.horizon()", "horizon = handle.ledger.last_sequence() + 1"),),
+        (("floor = handle.ledger.floor()", "floor = handle.ledger.last_sequence() + 1"),),
+    ),
+    "the sweep does not mind dead letters": (
+        sweep,
+        (("floor = handle.ledger.floor()", "floor = handle.ledger.horizon()"),),
     ),
     "a re-indexer does not mind being fenced": (
         generations,
@@ -119,6 +123,30 @@ LEFT_OUT: Mapping[str, str] = {
     "places of any length": "no caller sends such a request",
     "into another index": "no index is wiped while the simulation runs",
     "no capacity": _SIZE + "2^24 items",
+    **dict.fromkeys(
+        ("any index of the name is dropped", "not gone on with", "settings left", "created among what goes"),
+        "no index is dropped while the simulation runs",
+    ),
+    **dict.fromkeys(
+        ("accepted for nobody", "begun for nobody", "published for nobody", "trained for nobody", "folded for nobody"),
+        "no index is dropped while the simulation runs",
+    ),
+    **dict.fromkeys(
+        ("written though dropped", "purged though dropped", "activated though dropped", "begun though dropped"),
+        "no index is dropped while the simulation runs",
+    ),
+    **dict.fromkeys(
+        ("retired though dropped", "retried when dropped"), "no index is dropped while the simulation runs"
+    ),
+    "retried though lapsed": _SIZE + "letters lapse when there are 100,000 tombstones",
+    **dict.fromkeys(
+        (
+            "anew under the old numbers",
+            "anew and not counted as dropped",
+            "anew and not counted as accepted",
+        ),
+        "nobody retries anew: what would be newest, the order of events would have to say",
+    ),
     "the newest forgotten": "no caller keeps none",
     "the target forgotten": "the target is the newest generation, which is kept for that",
     "the first by a trainer": "no trainer publishes before something is live",

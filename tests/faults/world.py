@@ -222,6 +222,9 @@ def _end(world: World, limits: Limits, batches: list[tuple[str, Batch]]) -> None
     def ingest_now(_: str, batch: str) -> None:
         ingest.apply_batch(handle, batch)
 
+    for letter in handle.ledger.letter_numbers():
+        if world.rng.random() < 0.5:
+            actors.retry(world, handle, letter)
     while handle.ledger.balance().pending:
         world.scheduler.milliseconds += limits.batch_lease_milliseconds + 1
         found = sweep.sweep(handle, lambda *_: False, ingest_now)
@@ -234,28 +237,38 @@ def _end(world: World, limits: Limits, batches: list[tuple[str, Batch]]) -> None
     if target is not None:
         reindex.reindex(handle, lead.token, target)
     reindex.retire_all(handle)
+    dead = _dropped(world, handle)
     sweep.sweep(handle, lambda *_: True, lambda *_: None)
     for partition in actors.check_now(world):
         assert partition.live == str(target or 1), f"generation {partition.live} is live, not {target}"
         assert (partition.building, partition.retiring) == ("", []), "a generation is not done with"
         assert all(r.number is not None for r in partition.records.values()), "a tombstone is kept for ever"
-    _check_items(world, handle, batches)
+    _check_items(world, handle, batches, dead)
     world.figures.check(handle)
     world.events["figures"] += world.figures.counted
     if world.rng.random() < 0.3:  # it takes as many commands as all the rest
         assert verify.verify(handle).violations == []
 
 
-def _check_items(world: World, handle: IndexHandle, batches: list[tuple[str, Batch]]) -> None:
-    """The items are those of an orderly replay of what was accepted, without what was buried before it was written."""
-    accepted = sum(len(batch) for _, batch in batches)
-    assert handle.ledger.balance().accepted == accepted, "a batch was accepted twice, or never"
+def _dropped(world: World, handle: IndexHandle) -> set[int]:
+    """Drop the dead letters, which hold tombstones; the sequence numbers that were in them."""
     dead = set()
     for letter in handle.ledger.dead_letters():
         assert len(decode_batch(letter.payload)) == letter.items
         dead.update(range(letter.first, letter.first + letter.items))
     assert handle.ledger.balance().dead == len(dead)
+    for number in handle.ledger.letter_numbers():
+        handle.ledger.drop(number)
+    balance = handle.ledger.balance()
+    assert (balance.dead, balance.dropped) == (0, len(dead))
     world.events["dead letters"] += len(dead)
+    return dead
+
+
+def _check_items(world: World, handle: IndexHandle, batches: list[tuple[str, Batch]], dead: set[int]) -> None:
+    """The items are those of an orderly replay of what was accepted, without what was buried before it was written."""
+    accepted = sum(len(batch) for _, batch in batches)
+    assert handle.ledger.balance().accepted == accepted, "a batch was accepted twice, or never"
     world.events["accepted items"] += accepted
     done = []
     for name, batch in batches:

@@ -38,6 +38,16 @@ def put(store: Store) -> list[int] | Stale:
     return store.upsert(0, LIVE, ["a"], [3], values, [""], [""], [place(5)])
 
 
+def none_is_imported_among_the_keys_of_another_that_are_going(bench: Bench) -> None:
+    imports, store = imports_of(bench)
+    bench.client.set(store.keys.dropping, SETTINGS.to_json())
+    with pytest.raises(IndexExistsError, match="dropped"):
+        begun(imports)
+    assert not bench.client.exists(store.keys.importing)
+    bench.client.delete(store.keys.dropping)
+    assert begun(imports).done == 0
+
+
 def an_index_is_seen_when_its_import_is_finished_and_not_before(bench: Bench) -> None:
     imports, store = imports_of(bench)
     nonce = begun(imports).nonce
@@ -152,6 +162,7 @@ def what_is_given_up_is_written_no_more_and_leaves_nothing(bench: Bench) -> None
 
 
 SCENARIOS = (
+    none_is_imported_among_the_keys_of_another_that_are_going,
     an_index_is_seen_when_its_import_is_finished_and_not_before,
     an_import_goes_on_with_the_same_archive_alone,
     finishing_is_done_once_and_by_this_import_alone,

@@ -38,7 +38,7 @@ class Bench:
     def __init__(self, client: Client, scripts: Mapping[str, str] | None = None) -> None:
         self.client = client
         self.scripts = scripts
-        self.store = Store(client, "bench", scripts=scripts)
+        self.store = Store(client, "bench", nonce="nonce", scripts=scripts)
         self.ledger = Ledger(client, "bench", scripts=scripts)
         self.store.create(SETTINGS)
         self.store.activate(SETTINGS, 1, "nonce")

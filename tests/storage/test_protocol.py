@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import dead_protocol
+import drop_protocol
 import fakeredis
 import generation_protocol
 import import_protocol
@@ -29,6 +31,8 @@ SCENARIOS = (
     *plan_protocol.SCENARIOS,
     *tally_protocol.SCENARIOS,
     *import_protocol.SCENARIOS,
+    *dead_protocol.SCENARIOS,
+    *drop_protocol.SCENARIOS,
 )
 
 
@@ -294,6 +298,62 @@ MUTANTS = {
     "figures for ever": ("quality_add", "redis.call('ZREMRANGEBYRANK', figures, 0, -tonumber(ARGV[2]) - 1)", "", 0),
     "the oldest figures kept": ("quality_add", "0, -tonumber(ARGV[2]) - 1)", "tonumber(ARGV[2]), -1)", 0),
     "folded upon another": ("quality_fold", "~= ARGV[2] then -- rule: once", "== '' then", 0),
+    "letters not held": ("finish", "redis.call('ZADD', prefix .. 'held', ARGV[position], ARGV[position])", "", 0),
+    "letters do not hold the floor": ("floor", "ipairs({KEYS[1], prefix .. 'held'})", "ipairs({KEYS[1]})", 0),
+    "batches do not hold the floor": ("floor", "ipairs({KEYS[1], prefix .. 'held'})", "ipairs({prefix .. 'held'})", 0),
+    "retried twice": ("dead_retry", "if known then -- rule: once", "if false then", 0),
+    "receipts of retries ignored": ("dead_retry", "or redis.call('GET', prefix .. 'receipt:' .. batch)", "", 0),
+    "retried though lapsed": (
+        "dead_retry",
+        "if not first and ARGV[5] ~= '1' then -- rule: held",
+        "first = first or letter if false then",
+        0,
+    ),
+    "retried and still a letter": ("dead_retry", "redis.call('HDEL', prefix .. 'dead', letter)", "", 0),
+    "retried and held for ever": ("dead_retry", "redis.call('ZREM', prefix .. 'held', letter)", "", 0),
+    "retried and counted as dead": (
+        "dead_retry",
+        "redis.call('HINCRBY', prefix .. 'counters', 'dead', -header.items)",
+        "",
+        0,
+    ),
+    "retried under new numbers": ("dead_retry", "if ARGV[5] == '1' then\n", "if true then\n", 0),
+    "anew under the old numbers": (
+        "dead_retry",
+        "first = redis.call('INCRBY'",
+        "first = letter or redis.call('INCRBY'",
+        0,
+    ),
+    "anew and not counted as dropped": (
+        "dead_retry",
+        "redis.call('HINCRBY', prefix .. 'counters', 'dropped', header.items) -- rule: anew",
+        "",
+        0,
+    ),
+    "anew and not counted as accepted": (
+        "dead_retry",
+        "redis.call('HINCRBY', prefix .. 'counters', 'accepted', header.items)",
+        "",
+        0,
+    ),
+    "figures of retries": ("dead_retry", "redis.call('HSET', prefix .. 'failures', batch, header.reason)", "", 0),
+    "retried when dropped": ("dead_retry", "== 0 then -- rule: an index that is there", "== 2 then", 0),
+    "dropped twice": ("dead_drop", "if not text then -- rule: once", "if text == 0 then", 0),
+    "dropped and a letter still": ("dead_drop", "redis.call('HDEL', prefix .. 'dead', ARGV[1])", "", 0),
+    "dropped and held": ("dead_drop", "redis.call('ZREM', prefix .. 'held', ARGV[1])", "", 0),
+    "dropped and counted as dead": ("dead_drop", "redis.call('HINCRBY', prefix .. 'counters', 'dead', -items)", "", 0),
+    "dropped and not counted": ("dead_drop", "redis.call('HINCRBY', prefix .. 'counters', 'dropped', items)", "", 0),
+    "any index of the name is dropped": ("drop", "if not settings or cjson", "if not settings or false and cjson", 0),
+    "not gone on with": ("drop", "if standing then", "if false then", 0),
+    "settings left": ("drop", "redis.call('RENAME', KEYS[1], KEYS[2])", "redis.call('SET', KEYS[2], settings)", 0),
+    "created among what goes": ("create", "== 1 then -- rule: not among what goes", "== 2 then", 0),
+    "accepted for nobody": ("accept", "== 0 then -- rule: an index that is there", "== 2 then", 0),
+    "begun for nobody": ("begin", "== 0 then -- rule: an index that is there", "== 2 then", 0),
+    "written though dropped": ("write", "if dropped(request.nonce) then -- rule: dropped", "if false then", 0),
+    "purged though dropped": ("purge", "if dropped(ARGV[3]) then -- rule: dropped", "if false then", 0),
+    "activated though dropped": ("activate", "== 1 then -- rule: dropped", "== 2 then", 0),
+    "begun though dropped": ("generation_begin", "if dropped(ARGV[2]) then -- rule: dropped", "if false then", 0),
+    "retired though dropped": ("generation_retire", "if dropped(ARGV[2]) then -- rule: dropped", "if false then", 0),
     "folded and left": ("quality_fold", "redis.call('ZREMRANGEBYSCORE'", "redis.call('ZRANGEBYSCORE'", 0),
     "folded beyond": ("quality_fold", "'(' .. ARGV[3]", "ARGV[3]", 0),
     "nobody asked": ("quality_fold", "if ARGV[5] then", "if false then", 0),
@@ -316,6 +376,7 @@ MUTANTS = {
     "no plan imported": ("import_finish", "redis.call('SET', prefix .. 'plan', ARGV[6])", "", 0),
     "runs turned round": ("import_finish", "'RPUSH'", "'LPUSH'", 0),
     "imported for ever": ("import_finish", "redis.call('UNLINK', prefix .. 'import')", "", 0),
+    "imported among what goes": ("import_begin", "== 1 then -- rule: not among what goes", "== 2 then", 0),
     "not doomed": ("import_doom", "redis.call('HSET', key, 'nonce', '')", "", 0),
     "created over an import": ("create", "'import') == 1 then", "'import') == 2 then", 0),
 }
@@ -348,6 +409,7 @@ def _likely_first(script: str) -> list[Callable[[Bench], None]]:
     parts |= {"import": import_protocol.SCENARIOS, "create": import_protocol.SCENARIOS}
     parts |= {"quality": quality_protocol.SCENARIOS, "plan": plan_protocol.SCENARIOS}
     parts |= dict.fromkeys(("tally", "accept", "begin", "release", "finish"), tally_protocol.SCENARIOS)
+    parts |= {"dead": dead_protocol.SCENARIOS, "drop": drop_protocol.SCENARIOS}
     own = parts.get(script.partition("_")[0], ())
     return [*own, *(scenario for scenario in SCENARIOS if scenario not in own)]
 

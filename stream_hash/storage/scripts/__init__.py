@@ -12,8 +12,9 @@ from functools import cache
 from importlib import resources
 from typing import Any, Final
 
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, ResponseError
 
+from stream_hash.errors import IndexExistsError, IndexMissingError
 from stream_hash.storage.connection import Client
 
 _OF_A_PARTITION: Final = ("write", "purge")
@@ -38,7 +39,11 @@ _OF_AN_INDEX: Final = (
     "activate",
     "begin",
     "create",
+    "dead_drop",
+    "dead_retry",
+    "drop",
     "finish",
+    "floor",
     "horizon",
     "identify",
     "import_advance",
@@ -74,19 +79,45 @@ def sources() -> Mapping[str, str]:
 
 
 class Scripts:
-    """The scripts, bound to a client. Each call is one round trip, two when the server has forgotten the script."""
+    """The scripts, bound to a client. Each call is one round trip, two when the server has forgotten the script.
+
+    A call raises IndexMissingError when the index was dropped, and IndexExistsError where it is being dropped still.
+    """
 
     def __init__(self, client: Client, texts: Mapping[str, str] | None = None) -> None:
         self._client = client
         self._texts = sources() if texts is None else texts
 
     def __call__(self, name: str, keys: list[str], args: list[Any]) -> Any:
-        text = self._texts[name]
+        try:
+            return self._run(self._texts[name], keys, args)
+        except ResponseError as error:
+            raise _meant(error, keys[0]) from error
+
+    def _run(self, text: str, keys: list[str], args: list[Any]) -> Any:
         try:
             return self._client.evalsha(_sha1(text), len(keys), *keys, *args)
         except NoScriptError:
             # not loaded first and called then, as redis-py's Script does: it may be flushed again in between
             return self._client.eval(text, len(keys), *keys, *args)
+
+
+def _meant(error: ResponseError, key: str) -> Exception:
+    """What a script meant by its error reply; the error itself when it is the server's."""
+    index = key.partition("{")[2].partition("}")[0].partition(":")[0]
+    if str(error).startswith("GONE"):
+        return IndexMissingError(
+            f"there is no index {index!r} (any more)",
+            why="it was dropped since it was opened",
+            remedy=f"stream-hash create {index} --dim D",
+        )
+    if str(error).startswith("DROPPING"):
+        return IndexExistsError(
+            f"an index {index!r} is still being dropped",
+            why="whoever began to was stopped, or is not done yet",
+            remedy=f"stream-hash drop {index} --yes, then create it",
+        )
+    return error
 
 
 @cache

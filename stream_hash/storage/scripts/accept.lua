@@ -7,9 +7,14 @@
 -- ARGV[7]  now (Unix milliseconds)
 -- Returns  {'ACCEPTED' | 'KNOWN', first sequence number} or {'FULL', pending batches}
 --
--- Rule: a batch id is accepted once. A lost reply makes the client ask again, and so may a producer.
+-- Rules
+--   1. A batch id is accepted once. A lost reply makes the client ask again, and so may a producer.
+--   2. Nothing is accepted for an index that was dropped: nobody would ever apply it.
 
 local prefix = string.sub(KEYS[1], 1, -8) -- without 'pending'
+if redis.call('EXISTS', prefix .. 'settings') == 0 then -- rule: an index that is there
+  return {err = 'GONE there is no such index (any more)'}
+end
 local batch, items = ARGV[1], tonumber(ARGV[2])
 local first = redis.call('ZSCORE', KEYS[1], batch) or redis.call('GET', prefix .. 'receipt:' .. batch)
 if first then -- rule: once

@@ -2,6 +2,9 @@
 --
 -- KEYS[1]  the index's pending batches; the others share its hash tag
 -- ARGV[1]  batch   ARGV[2]  lease until (Unix milliseconds)
+--
+-- Rule: a batch that is pending in an index that is being dropped is begun no more.
+--
 -- Returns  {payload, first sequence number, attempts with this one, items, last failure, settings of the
 --          index}, or nothing when it is not pending
 
@@ -9,6 +12,9 @@ local prefix = string.sub(KEYS[1], 1, -8) -- without 'pending'
 local first = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if not first then
   return false
+end
+if redis.call('EXISTS', prefix .. 'settings') == 0 then -- rule: an index that is there
+  return {err = 'GONE there is no such index (any more)'}
 end
 -- a removal first: a server out of memory refuses a script only at a first write that may grow
 redis.call('ZREM', prefix .. 'leases', ARGV[1])
@@ -24,5 +30,5 @@ return {
   attempts,
   tonumber(redis.call('HGET', prefix .. 'sizes', ARGV[1])),
   redis.call('HGET', prefix .. 'failures', ARGV[1]) or '',
-  redis.call('GET', prefix .. 'settings') or ''
+  redis.call('GET', prefix .. 'settings')
 }

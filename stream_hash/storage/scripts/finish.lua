@@ -6,7 +6,9 @@
 -- ARGV[4+] dead letters: first sequence number, items, letter, ...
 -- Returns  1 when this call finished it, 0 when it was not pending
 --
--- Rule: accepted = applied + pending + dead at every moment, so all of it changes here at once.
+-- Rules
+--   1. accepted = applied + pending + dead + dropped at every moment, so all of it changes here at once.
+--   2. Each dead letter is held from here on: while it is, the floor does not rise above it (floor.lua).
 
 local prefix = string.sub(KEYS[1], 1, -8) -- without 'pending'
 local batch = ARGV[1]
@@ -21,6 +23,7 @@ redis.call('ZREM', KEYS[1], batch)
 redis.call('UNLINK', prefix .. 'batch:' .. batch)
 for position = 4, #ARGV, 3 do
   redis.call('HSET', prefix .. 'dead', ARGV[position], ARGV[position + 2])
+  redis.call('ZADD', prefix .. 'held', ARGV[position], ARGV[position]) -- rule: held
   dead = dead + tonumber(ARGV[position + 1])
 end
 redis.call('HINCRBY', prefix .. 'counters', 'applied', items - dead)

@@ -2,11 +2,14 @@
 --
 -- KEYS[1]  the partition's state
 -- ARGV[1]  the generation   ARGV[2]  the index's nonce
--- Returns  {'ANOTHER'} when the index was wiped, and one of its name created since the caller opened it
+-- Returns  {'ANOTHER'} when the index was dropped, or wiped and one of its name created, since the caller opened it
 
 local state = redis.call(
   'HMGET', KEYS[1], 'live', 'building', 'items', 'next', 'tables', 'code_bytes', 'token', 'retiring', 'nonce')
 if state[9] and state[9] ~= ARGV[2] then -- rule: the same index
+  return {'ANOTHER'}
+end
+if dropped(ARGV[2]) then -- rule: dropped
   return {'ANOTHER'}
 end
 local live, building, retiring = state[1] or '0', state[2] or '', state[8] or ''

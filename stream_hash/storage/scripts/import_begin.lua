@@ -5,13 +5,19 @@
 -- ARGV[4]  the last sequence number of the archive, so far as is known   ARGV[5]  now (Unix seconds)
 -- Returns  {'OK', nonce, blocks that are done, items of these}   {'DONE'} the index stands, imported from this archive
 --          {'EXISTS'} another stands   {'OTHER', since} another import is under way   {'DOOMED'} it is being given up
+--          or an error that begins with DROPPING when one of the name is still being dropped
 --
--- Rule: an index is imported from one archive, with one nonce, be it in several attempts.
+-- Rules
+--   1. An index is imported from one archive, with one nonce, be it in several attempts.
+--   2. None is imported among the keys of another that are going.
 
 local prefix = string.sub(KEYS[1], 1, -9) -- without 'settings'
 local standing = redis.call('GET', KEYS[1])
 if standing then
   return {cjson.decode(standing).imported == ARGV[1] and 'DONE' or 'EXISTS'}
+end
+if redis.call('EXISTS', prefix .. 'dropping') == 1 then -- rule: not among what goes
+  return {err = 'DROPPING the index is being dropped'}
 end
 local import = redis.call('HMGET', prefix .. 'import', 'archive', 'settings', 'nonce', 'done', 'items', 'since')
 if import[1] then

@@ -1,5 +1,8 @@
 -- What every script of a partition shares; put in front of each of them.
 --
+-- When an index is dropped, each partition keeps its nonce for a day in a key of its own: whoever was paused with that
+-- index in hand writes nothing, neither into the void nor into another index of the name.
+--
 -- KEYS[1] is the partition's state; the other keys are built from its prefix and so share its hash tag.
 -- Lua's numbers are doubles: sequence numbers stay below 2^53 and may be compared as numbers; codes and
 -- members do not. They come as the bytes of a place and become decimal digits without ever being one number.
@@ -28,6 +31,11 @@ local parts = {} -- generation -> its tables as this script has met them
 local function set_layout(stored_tables, stored_code_bytes)
   tables, code_bytes = tonumber(stored_tables or '0'), tonumber(stored_code_bytes or '0')
   width = SIGNATURE_BYTES + tables * code_bytes
+end
+
+-- Whether the index of this nonce was dropped.
+local function dropped(nonce)
+  return redis.call('EXISTS', prefix .. 'dropped:' .. nonce) == 1
 end
 
 local function digits(number)

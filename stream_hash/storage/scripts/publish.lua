@@ -6,7 +6,9 @@
 -- Returns  the record that stands now, or nothing when the generation was forgotten since, or 'ANOTHER' when the
 --          index was wiped, be it that one of its name was created since
 --
--- Rule: a number is never used again, not even by a worker that was paused until its model was forgotten.
+-- Rules
+--   1. A number is never used again, not even by a worker that was paused until its model was forgotten.
+--   2. Nothing is published in an index that was dropped.
 
 local settings = redis.call('GET', string.sub(KEYS[1], 1, -12) .. 'settings') -- in place of 'generations'
 if not settings or cjson.decode(settings).nonce ~= ARGV[4] then -- rule: the same index

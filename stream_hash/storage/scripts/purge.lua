@@ -1,13 +1,18 @@
 -- Raise a partition's floor and forget tombstones below it.
 --
 -- KEYS[1]  the partition's state
--- ARGV[1]  the horizon: every write with a lower sequence number has been applied
--- ARGV[2]  how many tombstones to forget at the most
+-- ARGV[1]  the floor: every write with a lower sequence number has been applied, or never will be
+-- ARGV[2]  how many tombstones to forget at the most   ARGV[3]  the index's nonce
 -- Returns  how many were forgotten
 --
--- Rule: the floor rises in the same script in which tombstones go. A worker that was paused
--- with an older write in its hands then finds the floor where it would have found the tombstone.
+-- Rules
+--   1. The floor rises in the same script in which tombstones go. A worker that was paused with an older write in its
+--      hands then finds the floor where it would have found the tombstone.
+--   2. Nothing is written for an index that was dropped.
 
+if dropped(ARGV[3]) then -- rule: dropped
+  return {err = 'GONE the index was dropped'}
+end
 local horizon = tonumber(ARGV[1])
 local floor = tonumber(redis.call('HGET', KEYS[1], 'floor') or '0')
 local rises = horizon > floor

@@ -1,7 +1,7 @@
 -- Write items of one partition: upserts, deletes and labels, in order.
 --
 -- KEYS[1]  the partition's state
--- ARGV[1]  JSON {"live": text, "building": text, "writes": [write, ...]}; a write is one of
+-- ARGV[1]  JSON {"nonce": the index's, "live": text, "building": text, "writes": [write, ...]}; a write is one of
 --            ["upsert", id, sequence, label, metadata]
 --            ["delete", id, sequence]
 --            ["label", id, sequence, label]
@@ -12,6 +12,7 @@
 --          has no item now, remembered for one that may still arrive
 --          {'STALE', live, building}: the caller hashed for other generations; nothing was written
 --          {'FULL', items}: more new items than free item numbers; nothing was written
+--          an error that begins with GONE: the index was dropped; nothing was written
 --
 -- Rules
 --   1. Fence: the codes are for exactly the generations that are writable now, or nothing is written.
@@ -20,12 +21,16 @@
 --   3. A delete leaves a tombstone with its number, so that an older upsert arriving later is ignored.
 --   4. An upsert or delete removes the old members by the stored places, never by recomputed ones, from each
 --      writable generation.
+--   5. Nothing is written for an index that was dropped.
 --
 -- Calls into the server are what the time goes into. What is read of records and state is therefore read before
 -- the first write, for all of them at once; what the writes leave there, and in values, places and labelled, is
 -- collected and stored after the last. `unpack` bounds a call to 3,000 writes; storage/store.py sends far fewer.
 
 local request = cjson.decode(ARGV[1])
+if dropped(request.nonce) then -- rule: dropped
+  return {err = 'GONE the index was dropped'}
+end
 local state = redis.call('HMGET', KEYS[1], 'live', 'building', 'floor', 'next', 'items', 'tables', 'code_bytes')
 local live, building = state[1] or '0', state[2] or ''
 if live ~= request.live or building ~= request.building then -- rule: fence
