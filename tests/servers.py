@@ -61,12 +61,16 @@ def wait_until(condition: Callable[[], Any], *, what: str = "the condition", tim
 
 
 @contextlib.contextmanager
-def running_server(binary: Path, directory: Path) -> Iterator[str]:
-    """A server in memory only, listening on a socket in `directory`; yields its URL."""
+def running_server(binary: Path, directory: Path, *, password: str | None = None, **options: object) -> Iterator[str]:
+    """A server in memory only, listening on a socket in `directory`; yields its URL.
+
+    password : of its default user, if the options give it one.
+    """
     path = directory / "throwaway.sock"
+    every = {"port": 0, **{name.replace("_", "-"): value for name, value in options.items()}}
     with (
-        _process(binary, directory, "throwaway", port=0, unixsocket=path) as process,
-        redis.Redis(unix_socket_path=str(path)) as client,
+        _process(binary, directory, "throwaway", unixsocket=path, **every) as process,
+        redis.Redis(unix_socket_path=str(path), password=password) as client,
     ):
         wait_until(lambda: _answers(client) or process.poll() is not None, what="the server to answer")
         if process.poll() is not None:

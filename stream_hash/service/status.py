@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from redis.exceptions import NoPermissionError
 
 from stream_hash.errors import IntegrityError
 from stream_hash.queue import HASH_QUEUE, TRAIN_QUEUE, SafeQueue, WorkerInfo, live_workers
@@ -23,7 +27,7 @@ def server_status(connections: Connections) -> dict[str, Any]:
     with redis_errors():
         nodes = _nodes(connections.client)
         hello, memory = greeting(nodes[0]), [node.info("memory") for node in nodes]
-        handles = [IndexHandle(connections.client, name) for name in index_names(connections.client)]
+        handles = list(_handles(connections.client))
         return {
             "server": {
                 "engine": hello["server"],
@@ -38,6 +42,13 @@ def server_status(connections: Connections) -> dict[str, Any]:
             "queued": SafeQueue(HASH_QUEUE, connection=connections.broker).count,
             "indexes": [_summary(handle) for handle in handles],
         }
+
+
+def _handles(client: Any) -> Iterator[IndexHandle]:
+    """The indexes that this account may read."""
+    for name in index_names(client):
+        with contextlib.suppress(NoPermissionError):
+            yield IndexHandle(client, name)
 
 
 def _process(worker: WorkerInfo) -> dict[str, Any]:

@@ -134,11 +134,13 @@ def redis_errors(url: str = "") -> Iterator[None]:
     where = redacted(url) if url else "the server"
     try:
         yield
-    except (
-        exceptions.AuthenticationError,
-        exceptions.AuthorizationError,
-        exceptions.NoPermissionError,
-    ) as error:
+    except exceptions.NoPermissionError as error:
+        raise ServerRefusedError(
+            f"{where} does not let this user do that",
+            why=str(error),
+            remedy="use an account whose role may, or renew its rights: stream-hash acl",
+        ) from error
+    except (exceptions.AuthenticationError, exceptions.AuthorizationError) as error:
         raise ServerUnreachableError(
             f"{where} refuses the user or password",
             why=str(error),
