@@ -97,7 +97,7 @@ def _nodes(stack: contextlib.ExitStack, binary: Path, directory: Path, nodes: in
     for attempt in range(ATTEMPTS):
         with contextlib.ExitStack() as trial:
             processes, clients = [], []
-            for number, port in enumerate(_free_ports(nodes)):
+            for number, port in enumerate(free_ports(nodes)):
                 name = f"node-{attempt}-{number}"
                 options = {"port": port, "bind": "127.0.0.1", "cluster-enabled": "yes"}
                 options["cluster-config-file"] = f"{name}.conf"
@@ -155,7 +155,7 @@ def _sees_all(client: Any, nodes: int) -> bool:
     return info["cluster_state"] == "ok" and int(info["cluster_known_nodes"]) == nodes
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Ports that are free now, as are the ports 10,000 above them."""
     ports: list[int] = []
     with contextlib.ExitStack() as held:

@@ -15,6 +15,7 @@ from typing import Final, NoReturn
 
 import click
 
+from stream_hash.environment import handed_over
 from stream_hash.errors import StreamHashError
 from stream_hash.storage.urls import refuse_password
 from workers.supervisor import Supervisor
@@ -25,8 +26,7 @@ BROKER_URL_VARIABLE: Final = "STREAM_HASH_BROKER_URL"
 
 def supervise(command: Sequence[str], processes: int, url: str | None, broker_url: str | None) -> int:
     """Keep `processes` children alive that run `command`, a module and its arguments. Returns the exit code."""
-    given = {URL_VARIABLE: url, BROKER_URL_VARIABLE: broker_url}
-    environment = {name: value for name, value in given.items() if value}
+    environment = handed_over(url, broker_url)
     # The children run this code, not a package `workers` in the directory somebody happens to be in.
     ours = str(Path(__file__).parent.parent)
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, (ours, os.environ.get("PYTHONPATH"))))

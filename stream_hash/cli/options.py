@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from stream_hash.cli.output import note
 from stream_hash.environment import Environment, read_environment
 from stream_hash.errors import UsageError
+from stream_hash.storage.urls import redacted
 
 if TYPE_CHECKING:
     from stream_hash.service.connections import Connections
@@ -71,4 +73,10 @@ def opened(environment: Environment) -> Connections:
     """Connections to the server of `environment`. Raises ServerUnreachableError, ServerRefusedError."""
     from stream_hash.service.connections import Connections
 
+    for option, source, url, variable in (
+        ("--url", environment.url_source, environment.url, "STREAM_HASH_URL"),
+        ("--broker-url", environment.broker_url_source, environment.broker_url, "STREAM_HASH_BROKER_URL"),
+    ):
+        if source == option and url and redacted(url) != url:
+            note(f"Warning: everybody on this machine can read the password in {option}; set {variable} instead")
     return Connections.of(environment)

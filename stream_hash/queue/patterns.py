@@ -34,12 +34,20 @@ def workers_of(*queues: str) -> list[str]:
     return [*(f"{RQ_KEY_PREFIX}:workers:{name}" for name in queues), f"{RQ_KEY_PREFIX}:worker:*"]
 
 
+def taken(name: str) -> list[str]:
+    """What scripts read and change of a queue: who waits, who was begun, and the jobs themselves."""
+    return [queue(name), f"{queue(name)}:*", f"{RQ_KEY_PREFIX}:wip:{name}", f"{RQ_KEY_PREFIX}:job:*"]
+
+
+def looked_at(name: str) -> list[str]:
+    """What a worker of a queue reads."""
+    return [*taken(name), f"{RQ_KEY_PREFIX}:failed:{name}", *workers_of(name)]
+
+
 def worked(name: str) -> list[str]:
-    """Everything that a worker of a queue, and who enqueues into it, touches."""
+    """Everything that a worker of a queue, and who enqueues into it, changes."""
     prefix = RQ_KEY_PREFIX
     return [
-        *(queue(name), f"{queue(name)}:*", f"{prefix}:wip:{name}", f"{prefix}:failed:{name}"),
-        *(QUEUES, f"{prefix}:workers", *workers_of(name)),
-        *(f"{prefix}:job:*", f"{prefix}:execution:*", f"{prefix}:executions:*", f"{prefix}:results:*"),
-        malformed_key("*"),
+        *(*looked_at(name), QUEUES, f"{prefix}:workers"),
+        *(f"{prefix}:execution:*", f"{prefix}:executions:*", f"{prefix}:results:*", malformed_key("*")),
     ]

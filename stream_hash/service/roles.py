@@ -76,24 +76,23 @@ class Scope:
 
 
 def _reads(scope: Scope, *queues: str) -> Grant:
-    """All of an index, and how its queues stand."""
-    lists = [patterns.queue(name) for name in queues]
+    """All of an index, who works the queues, and how many batches wait."""
     everything = (*scope.of_index("*"), *scope.of_items("*"))
-    return Grant(f"{CONNECT} {READS}", reads=(*everything, INDEXES, *lists, *patterns.workers_of(*queues)))
+    seen = (INDEXES, patterns.queue(HASH_QUEUE), *patterns.workers_of(HASH_QUEUE, TRAIN_QUEUE))
+    own = [key for name in queues for key in patterns.looked_at(name)]
+    return Grant(f"{CONNECT} {READS}", reads=(*everything, *seen, *own))
 
 
 def _reader(scope: Scope) -> list[Grant]:
-    reads = _reads(scope, HASH_QUEUE, TRAIN_QUEUE)
     # Two scripts only read: ids and records of candidates for a filter, and a worker's sign of life.
-    return [reads, Grant("eval", (*scope.of_items("records"), *patterns.workers_of()))]
+    return [_reads(scope), Grant("eval", (*scope.of_items("records"), *patterns.workers_of()))]
 
 
 def _producer(scope: Scope) -> list[Grant]:
     seen = (*scope.of_index("settings pending receipt:* dead"), *scope.of_items("state"), INDEXES)
     alive = patterns.workers_of(HASH_QUEUE)
-    signs = "type hstrlen smembers"
     return [
-        Grant(f"{CONNECT} get hmget hkeys zscore zmscore zcard {signs}", reads=(*seen, *alive)),
+        Grant(f"{CONNECT} get hmget hkeys zscore zmscore zcard type hstrlen smembers", reads=(*seen, *alive)),
         Grant(SCRIPTS, (*scope.of_index("pending"), *patterns.workers_of())),
         # Only written: a payload cannot be read back, nor another producer's.
         Grant(
@@ -109,11 +108,10 @@ def _producer(scope: Scope) -> list[Grant]:
 
 
 def _worker(scope: Scope) -> list[Grant]:
-    queue = tuple(patterns.worked(HASH_QUEUE))
-    reads = _reads(scope, HASH_QUEUE)
+    called = (*scope.of_items("state"), *scope.of_index("pending generations model:* quality"))
     return [
-        Grant(reads.commands, reads=(*reads.reads, *queue)),
-        Grant(SCRIPTS, (*scope.of_items("state"), *scope.of_index("pending generations model:* quality"), *queue)),
+        _reads(scope, HASH_QUEUE),
+        Grant(SCRIPTS, (*called, *patterns.taken(HASH_QUEUE))),
         Grant(ITEM_WRITES, scope.of_items("*")),
         Grant(
             "set unlink hset hdel hincrby zadd zrem zremrangebyrank zremrangebyscore",
@@ -123,37 +121,31 @@ def _worker(scope: Scope) -> list[Grant]:
                 "figures quality generations model:* trainer"
             ),
         ),
-        Grant(QUEUE_WRITES, queue),
+        Grant(QUEUE_WRITES, tuple(patterns.worked(HASH_QUEUE))),
     ]
 
 
 def _trainer(scope: Scope) -> list[Grant]:
-    queue = tuple(patterns.worked(TRAIN_QUEUE))
-    reads = _reads(scope, TRAIN_QUEUE, HASH_QUEUE)
+    called = (*scope.of_items("state"), *scope.of_index("trainer quality pending settings"))
     return [
-        Grant(reads.commands, reads=(*reads.reads, *queue)),
-        Grant(
-            SCRIPTS,
-            (*scope.of_items("state records"), *scope.of_index("trainer quality pending settings"), *queue),
-        ),
+        _reads(scope, TRAIN_QUEUE),
+        Grant(SCRIPTS, (*called, *patterns.taken(TRAIN_QUEUE), *patterns.workers_of())),
         Grant(GENERATION_WRITES, scope.of_items("*")),
         Grant(
             "set del unlink hset hdel hincrby lpush ltrim zremrangebyscore",
             scope.of_index("trainer learner runs progress figures quality generations model:* answer:* plan"),
         ),
-        Grant(QUEUE_WRITES, queue),
+        Grant(QUEUE_WRITES, tuple(patterns.worked(TRAIN_QUEUE))),
         Grant("lpush", writes=(patterns.queue(HASH_QUEUE),)),
     ]
 
 
 def _owner(scope: Scope) -> list[Grant]:
-    queue = (*patterns.worked(HASH_QUEUE), *patterns.worked(TRAIN_QUEUE))
-    own = (*scope.of_index("*"), *scope.of_items("*"))
-    reads = _reads(scope, HASH_QUEUE, TRAIN_QUEUE)
+    queues = (*patterns.worked(HASH_QUEUE), *patterns.worked(TRAIN_QUEUE))
     writes = f"{ITEM_WRITES} {QUEUE_WRITES} incrby lpush ltrim zremrangebyrank"
     return [
-        Grant(reads.commands, reads=(*reads.reads, *queue)),
-        Grant(f"{SCRIPTS} {writes}", (*own, *queue)),
+        _reads(scope, HASH_QUEUE, TRAIN_QUEUE),
+        Grant(f"{SCRIPTS} {writes}", (*scope.of_index("*"), *scope.of_items("*"), *queues)),
         Grant("sadd srem", (INDEXES,)),
     ]
 

@@ -26,7 +26,7 @@ def test_every_command_of_the_contract_is_there() -> None:
     assert set(COMMANDS) == {
         *("create", "ingest", "query", "get", "delete", "label"),
         *("tune", "train", "generations", "rollback", "reindex"),
-        *("status", "verify", "evaluate", "worker", "trainer", "up", "down", "demo"),
+        *("status", "verify", "evaluate", "worker", "trainer", "up", "down", "acl", "demo"),
     }
 
 
