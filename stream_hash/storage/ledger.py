@@ -17,7 +17,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from stream_hash.errors import BackPressureError
+from stream_hash.errors import BackPressureError, UsageError
+from stream_hash.settings import MAX_BATCH_ITEMS, MAX_PAYLOAD_BYTES
 from stream_hash.storage.codec import Batch, encode_batch
 from stream_hash.storage.connection import Client
 from stream_hash.storage.keys import IndexKeys
@@ -88,10 +89,20 @@ class Ledger:
     def accept(self, batch_id: str, batch: Batch, *, lease_until: int, max_pending: int = 0) -> Accepted:
         """Make a batch durable. Raises BackPressureError when `max_pending` batches are pending already.
 
-        lease_until : Unix milliseconds before which the sweep leaves the batch to whoever accepted it.
+        lease_until : Unix milliseconds before which the sweep leaves the batch to whoever accepted it. UsageError when
+        the batch is larger than any worker would take.
         """
+        payload = encode_batch(batch)
+        for what, size, most in (
+            ("items", len(batch), MAX_BATCH_ITEMS),
+            ("bytes", len(payload), MAX_PAYLOAD_BYTES),
+        ):
+            if size > most:
+                raise UsageError(
+                    f"a batch has {size} {what}", why=f"the limit is {most}", remedy="send it in several batches"
+                )
         frees = int(batch.operation == "delete")
-        args = [batch_id, len(batch), encode_batch(batch), lease_until, max_pending, frees]
+        args = [batch_id, len(batch), payload, lease_until, max_pending, frees]
         answer, number = self._scripts("accept", [self._keys.pending], args)
         if answer == b"FULL":
             raise BackPressureError(
