@@ -392,3 +392,15 @@ def test_readers_and_owners_of_a_cluster(cluster_url: str) -> None:
         finally:
             admin.execute_command("ACL DELUSER", "c-owner", "c-reader", target_nodes=admin.ALL_NODES)
             admin.flushall(target_nodes=admin.PRIMARIES)
+
+
+def test_an_index_of_others_is_left_to_them_and_told_of_once(
+    guarded: Guarded, caplog: pytest.LogCaptureFixture
+) -> None:
+    connections = guarded.connections("worker")
+    context, trainers = Context(connections), Trainers(guarded.connections("trainer"))
+    for _ in range(2):
+        context.sweep()
+        trainers.look()
+    of_others = [record.levelname for record in caplog.records if "index other" in record.getMessage()]
+    assert of_others == ["WARNING", "WARNING"]
