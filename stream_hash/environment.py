@@ -5,6 +5,11 @@ server of the data directory. Never a fake one.
 
 The file is TOML, `$STREAM_HASH_CONFIG` or `~/.config/stream-hash/config.toml`, with the keys `url`,
 `broker_url` and `data_dir`.
+
+Secrets come from the environment, or from files that it names, as an orchestrator mounts them: STREAM_HASH_URL_FILE
+for a whole URL in place of STREAM_HASH_URL, STREAM_HASH_PASSWORD_FILE for the password of the URL in STREAM_HASH_URL
+or in the configuration file; the same with BROKER_ before URL and PASSWORD. The password is not put into a URL from
+elsewhere: it would be sent to a server it was not meant for.
 """
 
 from __future__ import annotations
@@ -12,13 +17,16 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, cast
+from typing import Final, Literal, cast
+from urllib.parse import quote
 
 from stream_hash.errors import UsageError
 
 _KEYS = frozenset({"url", "broker_url", "data_dir"})
+_CONFIGURATION: Final = "the configuration file"
+MOST_SECRET_BYTES: Final = 4_096
 
 LOG_FORMATS = ("text", "json")
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -40,8 +48,8 @@ class Environment:
     messages. data_dir_given : whether the directory was given, and neither configured nor the default.
     """
 
-    url: str | None
-    broker_url: str | None
+    url: str | None = field(repr=False)
+    broker_url: str | None = field(repr=False)
     data_dir: Path
     url_source: str = ""
     broker_url_source: str = ""
@@ -57,7 +65,8 @@ def read_environment(
 ) -> Environment:
     """Settings given, then those of the environment, then those of the file, then the defaults.
 
-    Raises UsageError when the file cannot be read, is not TOML, or has a key that is not known.
+    Raises UsageError when the file cannot be read, is not TOML, or has a key that is not known; also for a file of a
+    secret that cannot be read, or a secret that is given twice.
     """
     env = os.environ if variables is None else variables
     stored = _read_file(env)
@@ -66,21 +75,21 @@ def read_environment(
     url_source, url = _first(
         {
             "--url": url,
-            "STREAM_HASH_URL": env.get("STREAM_HASH_URL"),
+            "STREAM_HASH_URL": _secret(env, "STREAM_HASH_URL"),
             "REDIS_URL": env.get("REDIS_URL"),
-            "the configuration file": stored.get("url"),
+            _CONFIGURATION: stored.get("url"),
         }
     )
     broker_url_source, broker_url = _first(
         {
             "--broker-url": broker_url,
-            "STREAM_HASH_BROKER_URL": env.get("STREAM_HASH_BROKER_URL"),
-            "the configuration file": stored.get("broker_url"),
+            "STREAM_HASH_BROKER_URL": _secret(env, "STREAM_HASH_BROKER_URL"),
+            _CONFIGURATION: stored.get("broker_url"),
         }
     )
     return Environment(
-        url=url,
-        broker_url=broker_url,
+        url=_with_password(url, url_source, env, "STREAM_HASH_PASSWORD_FILE"),
+        broker_url=_with_password(broker_url, broker_url_source, env, "STREAM_HASH_BROKER_PASSWORD_FILE"),
         data_dir=directory.absolute(),
         url_source=url_source,
         broker_url_source=broker_url_source,
@@ -103,6 +112,82 @@ def read_logging(
             raise UsageError(f"{name} is {value!r}", why=f"it is one of {', '.join(choices)}", remedy="choose one")
         chosen.append(value)
     return Logging(cast('Literal["text", "json"] | None', chosen[0]), chosen[1] or "info")
+
+
+def handed_over(url: str | None, broker_url: str | None) -> dict[str, str]:
+    """The variables that tell a child process of these servers; those it has already, where one is None.
+
+    A child has its parent's environment besides: files that are read already are blotted out.
+    """
+    told = {"STREAM_HASH_URL": url, "STREAM_HASH_BROKER_URL": broker_url}
+    files = {
+        "STREAM_HASH_URL": "STREAM_HASH_PASSWORD_FILE",
+        "STREAM_HASH_BROKER_URL": "STREAM_HASH_BROKER_PASSWORD_FILE",
+    }
+    variables: dict[str, str] = {}
+    for name, value in told.items():
+        if value:
+            variables |= {name: value, f"{name}_FILE": "", files[name]: ""}
+    return variables
+
+
+def role_password(role: str, variables: Mapping[str, str] | None = None) -> str | None:
+    """The password of an account: STREAM_HASH_ROLE_PASSWORD, or the file that STREAM_HASH_ROLE_PASSWORD_FILE names.
+
+    None when neither is set. Raises UsageError when both are, or the file cannot be read.
+    """
+    return _secret(os.environ if variables is None else variables, f"STREAM_HASH_{role.upper()}_PASSWORD")
+
+
+def _secret(env: Mapping[str, str], variable: str) -> str | None:
+    """What a variable holds, or the file that it names with _FILE."""
+    given, path = env.get(variable) or None, _path(env.get(f"{variable}_FILE"))
+    if path is None:
+        return given
+    if given is not None:
+        raise UsageError(
+            f"{variable} and {variable}_FILE are both set", why="they may say different things", remedy="unset one"
+        )
+    return _read_secret(path, f"{variable}_FILE")
+
+
+def _read_secret(path: Path, variable: str) -> str:
+    """A file's one line. Errors never hold any of it."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(MOST_SECRET_BYTES + 1).decode()
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise UsageError(
+            f"the file {path} cannot be read", why=f"{why}; {variable} names it", remedy="mend the file, or its rights"
+        ) from None
+    secret = text.removesuffix("\n").removesuffix("\r")
+    if not secret or len(text) > MOST_SECRET_BYTES or not secret.isprintable():
+        raise UsageError(
+            f"the file {path} holds no secret",
+            why=f"{variable} names it, so it is to be one line of at most {MOST_SECRET_BYTES} bytes",
+            remedy="mend the file",
+        )
+    return secret
+
+
+def _with_password(url: str | None, source: str, env: Mapping[str, str], variable: str) -> str | None:
+    """A URL of ours with the password that a file holds."""
+    path = _path(env.get(variable))
+    if (
+        path is None
+        or url is None
+        or "://" not in url
+        or not (source.startswith("STREAM_HASH_") or source == _CONFIGURATION)
+    ):
+        return url
+    place, at, _ = url.partition("://")[2].partition("?")[0].rpartition("@")
+    if ":" in place or "password=" in url:
+        raise UsageError(
+            f"{source} holds a password, and {variable} names another", why="one is used", remedy=f"unset {variable}"
+        )
+    scheme, mark, rest = url.partition("://")
+    return f"{scheme}{mark}{place}:{quote(_read_secret(path, variable), safe='')}@{rest[len(place + at) :]}"
 
 
 def _first(named: Mapping[str, str | None]) -> tuple[str, str | None]:

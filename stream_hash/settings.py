@@ -32,7 +32,12 @@ MAX_TABLES: Final = 64
 MAX_PARTITIONS: Final = 1_024
 MAX_BATCH_ITEMS: Final = 10_000
 MAX_BATCH_BYTES: Final = 64 * 1024 * 1024
+"""Of a batch's vectors."""
+MAX_PAYLOAD_BYTES: Final = 192 * 1024 * 1024
+"""Of a batch as it is stored: vectors, and ids, labels and metadata as long as they may be."""
 MAX_RESULTS: Final = 10_000
+MAX_CANDIDATES: Final = 1 << 24
+"""Of a budget or a fetch: the items of a full partition."""
 
 SIGNATURE_BITS: Final = 39
 NUMBER_BITS: Final = 24

@@ -61,12 +61,16 @@ def wait_until(condition: Callable[[], Any], *, what: str = "the condition", tim
 
 
 @contextlib.contextmanager
-def running_server(binary: Path, directory: Path) -> Iterator[str]:
-    """A server in memory only, listening on a socket in `directory`; yields its URL."""
+def running_server(binary: Path, directory: Path, *, password: str | None = None, **options: object) -> Iterator[str]:
+    """A server in memory only, listening on a socket in `directory`; yields its URL.
+
+    password : of its default user, if the options give it one.
+    """
     path = directory / "throwaway.sock"
+    every = {"port": 0, **{name.replace("_", "-"): value for name, value in options.items()}}
     with (
-        _process(binary, directory, "throwaway", port=0, unixsocket=path) as process,
-        redis.Redis(unix_socket_path=str(path)) as client,
+        _process(binary, directory, "throwaway", unixsocket=path, **every) as process,
+        redis.Redis(unix_socket_path=str(path), password=password) as client,
     ):
         wait_until(lambda: _answers(client) or process.poll() is not None, what="the server to answer")
         if process.poll() is not None:
@@ -93,7 +97,7 @@ def _nodes(stack: contextlib.ExitStack, binary: Path, directory: Path, nodes: in
     for attempt in range(ATTEMPTS):
         with contextlib.ExitStack() as trial:
             processes, clients = [], []
-            for number, port in enumerate(_free_ports(nodes)):
+            for number, port in enumerate(free_ports(nodes)):
                 name = f"node-{attempt}-{number}"
                 options = {"port": port, "bind": "127.0.0.1", "cluster-enabled": "yes"}
                 options["cluster-config-file"] = f"{name}.conf"
@@ -151,7 +155,7 @@ def _sees_all(client: Any, nodes: int) -> bool:
     return info["cluster_state"] == "ok" and int(info["cluster_known_nodes"]) == nodes
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Ports that are free now, as are the ports 10,000 above them."""
     ports: list[int] = []
     with contextlib.ExitStack() as held:

@@ -15,7 +15,7 @@ from typing import Final, NoReturn
 import click
 
 from stream_hash import logs
-from stream_hash.environment import read_logging
+from stream_hash.environment import handed_over, read_logging
 from stream_hash.errors import StreamHashError
 from stream_hash.storage.urls import refuse_password
 from workers.supervisor import Supervisor
@@ -30,8 +30,7 @@ def supervise(command: Sequence[str], processes: int, url: str | None, broker_ur
 
     # A server that cannot be used is told once, with exit code 4, and not by children that fail again and again.
     Connections.open(url, broker_url).close()
-    given = {URL_VARIABLE: url, BROKER_URL_VARIABLE: broker_url}
-    environment = {name: value for name, value in given.items() if value} | logs.variables()
+    environment = handed_over(url, broker_url) | logs.variables()
     # The children run this code, not a package `workers` in the directory somebody happens to be in.
     ours = str(Path(__file__).parent.parent)
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, (ours, os.environ.get("PYTHONPATH"))))

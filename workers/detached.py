@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from stream_hash import logs
-from stream_hash.environment import read_logging
+from stream_hash.environment import handed_over, read_logging
 from stream_hash.errors import StreamHashError
 from stream_hash.storage.daemon import launch
 from stream_hash.storage.lock import is_free, try_lock
@@ -164,7 +164,7 @@ class Fleet:
         return None
 
     def _launch(self, lock: int, sizes: list[int], url: str, broker_url: str) -> None:
-        environment = {**os.environ, "STREAM_HASH_URL": url, "STREAM_HASH_BROKER_URL": broker_url}
+        environment = {**os.environ, **handed_over(url, broker_url)}
         # What this process imports from, wherever the child works; without it, -P would hide a source tree.
         environment["PYTHONPATH"] = os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path)
         environment.pop(PIPE_VARIABLE, None)

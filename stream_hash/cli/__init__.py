@@ -49,6 +49,7 @@ COMMANDS: Final = {
     "trainer": ("worker", "Run a trainer in the foreground."),
     "up": ("server", "Start the embedded server, hash workers and a trainer."),
     "down": ("server", "Stop the embedded server and its workers."),
+    "acl": ("acl", "Print accounts of least privilege for the server."),
     "demo": ("demo", "Show the whole service at work on real data."),
 }
 """Each command's module and short help, in the order in which a newcomer meets them."""

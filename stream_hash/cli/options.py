@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from stream_hash import logs
+from stream_hash.cli.output import note
 from stream_hash.environment import LOG_FORMATS, LOG_LEVELS, Environment, read_environment, read_logging
 from stream_hash.errors import UsageError
+from stream_hash.storage.urls import redacted
 
 if TYPE_CHECKING:
     from stream_hash.service.connections import Connections
@@ -87,4 +89,10 @@ def opened(environment: Environment, *, checked: bool = True) -> Connections:
     """Connections to the server of `environment`. Raises ServerUnreachableError; if `checked`, ServerRefusedError."""
     from stream_hash.service.connections import Connections
 
+    for option, source, url, variable in (
+        ("--url", environment.url_source, environment.url, "STREAM_HASH_URL"),
+        ("--broker-url", environment.broker_url_source, environment.broker_url, "STREAM_HASH_BROKER_URL"),
+    ):
+        if source == option and url and redacted(url) != url:
+            note(f"Warning: everybody on this machine can read the password in {option}; set {variable} instead")
     return Connections.of(environment, checked=checked)

@@ -25,6 +25,7 @@ class Context:
         self.broker = connections.broker
         self.scorer = Scorer()
         self._handles: dict[str, IndexHandle] = {}
+        self._forbidden: set[str] = set()
 
     def index(self, name: str) -> IndexHandle:
         """The index of that name. Raises IndexMissingError."""
@@ -57,6 +58,10 @@ class Context:
                 )
             except IndexMissingError:
                 self.forget(name)  # listed, and not yet created or wiped
+            except exceptions.NoPermissionError as error:
+                if name not in self._forbidden:  # an account for some indexes only: others see to the rest
+                    log.warning("index %s is not swept: %s", name, error)
+                    self._forbidden.add(name)
             except (StreamHashError, exceptions.ResponseError):
                 log.exception("index %s could not be swept", name)
         return enqueued

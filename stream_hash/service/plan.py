@@ -7,6 +7,7 @@ from typing import Final, Literal
 
 from stream_hash.errors import UsageError
 from stream_hash.service.filters import Filter
+from stream_hash.settings import MAX_CANDIDATES
 
 LEAST_BUDGET: Final = 300
 BUDGET_A_RESULT: Final = 30
@@ -52,6 +53,12 @@ class Plan:
             value = getattr(self, name)
             if isinstance(value, int) and value < (name != "radius"):
                 raise UsageError(f"the {name} is {value}", why="it cannot be that small", remedy="raise it")
+            if isinstance(value, int) and name != "radius" and value > MAX_CANDIDATES:
+                raise UsageError(
+                    f"the {name} is {value}",
+                    why=f"one search looks at {MAX_CANDIDATES} candidates at most",
+                    remedy="lower it, or search exactly, which reads the items piece by piece",
+                )
         if self.exact and isinstance(self.fetch, int):
             raise UsageError(
                 f"fetch is {self.fetch} in an exact search", why="it ranks every item", remedy="leave one of them out"

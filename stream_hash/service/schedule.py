@@ -66,6 +66,7 @@ class Trainers:
         self._throttle = throttle
         self._newcomers = Newcomers()
         self._failed: dict[str, tuple[float, float]] = {}
+        self._forbidden: set[str] = set()
 
     def look(self) -> None:
         """See to every index that has something unfinished, or is due to be trained."""
@@ -84,6 +85,10 @@ class Trainers:
                 self._failed.pop(name, None)  # listed and not yet created, or wiped
             except FencedError:
                 log.info("index %s: another trainer has taken over", name)
+            except exceptions.NoPermissionError as error:
+                if name not in self._forbidden:  # an account for some indexes only: others see to the rest
+                    log.warning("index %s is not looked at: %s", name, error)
+                    self._forbidden.add(name)
             except (exceptions.ConnectionError, exceptions.TimeoutError):
                 raise  # nothing is wrong with the index, and the next would fare no better
             except Exception:

@@ -6,6 +6,8 @@ import contextlib
 from dataclasses import asdict
 from typing import Any
 
+from redis.exceptions import NoPermissionError
+
 from stream_hash.errors import IndexMissingError
 from stream_hash.queue import HASH_QUEUE, TRAIN_QUEUE, SafeQueue, WorkerInfo, live_workers
 from stream_hash.service.bucket_fit import fitting_bits
@@ -43,10 +45,13 @@ def server_status(connections: Connections) -> dict[str, Any]:
 
 
 def _opened(client: Any) -> list[IndexHandle]:
-    """Every index that stands. One is listed a moment before it does, when it is created or its import finished."""
+    """Every index that stands, and that this account may read.
+
+    One is listed a moment before it does, when it is created or its import finished.
+    """
     handles = []
     for name in index_names(client):
-        with contextlib.suppress(IndexMissingError):
+        with contextlib.suppress(IndexMissingError, NoPermissionError):
             handles.append(IndexHandle(client, name))
     return handles
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import struct
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_hash.errors import IntegrityError
-from stream_hash.settings import VectorType
+from stream_hash.settings import MAX_BATCH_ITEMS, MAX_PAYLOAD_BYTES, VectorType
 
 Operation: TypeAlias = Literal["upsert", "delete", "label"]
 
@@ -87,6 +88,8 @@ def encode_batch(batch: Batch) -> bytes:
 
 def decode_batch(payload: bytes) -> Batch:
     """The batch that `encode_batch` wrote. Raises IntegrityError when the bytes are anything else."""
+    if len(payload) > MAX_PAYLOAD_BYTES:
+        raise IntegrityError(f"a batch has {len(payload)} bytes", why=f"the limit is {MAX_PAYLOAD_BYTES}")
     try:
         magic, length = _BATCH_HEAD.unpack_from(payload)
         if magic != _BATCH_MAGIC:
@@ -94,6 +97,8 @@ def decode_batch(payload: bytes) -> Batch:
         start = _BATCH_HEAD.size + length
         header = json.loads(payload[_BATCH_HEAD.size : start])
         ids, operation = header["ids"], header["operation"]
+        if len(ids) > MAX_BATCH_ITEMS:
+            raise IntegrityError(f"a batch has {len(ids)} items", why=f"the limit is {MAX_BATCH_ITEMS}")
         if operation not in ("upsert", "delete", "label"):
             raise IntegrityError(f"a batch's operation is {operation!r:.40}")
         empty = [""] * len(ids)
@@ -235,9 +240,35 @@ def encode_model(arrays: Mapping[str, NDArray[Any]]) -> tuple[bytes, str]:
 
 
 def decode_model(raw: bytes, sha256: str) -> dict[str, NDArray[Any]]:
-    """The arrays that `encode_model` wrote. Raises IntegrityError unless `raw` has that checksum."""
+    """The arrays that `encode_model` wrote. Raises IntegrityError unless `raw` has that checksum.
+
+    Who may write a model may write its checksum, so that alone makes nothing safe to read: nothing is decompressed,
+    and no array is larger than the bytes that are there.
+    """
     found = hashlib.sha256(raw).hexdigest()
     if found != sha256:
         raise IntegrityError("a model's bytes have changed", why=f"SHA-256 {found}, not {sha256}")
-    with np.load(io.BytesIO(raw), allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
+    try:
+        with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+            members = archive.infolist()
+            if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+                raise IntegrityError("a model is compressed", why="it is written as it is")
+            if sum(member.file_size for member in members) > len(raw):
+                raise IntegrityError("a model's arrays are larger than the model")
+            return {member.filename.removesuffix(".npy"): _array(archive.read(member)) for member in members}
+    except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, RuntimeError, struct.error) as error:
+        raise IntegrityError("a model is damaged", why=str(error)) from error
+
+
+def _array(member: bytes) -> NDArray[Any]:
+    """The array of an npy file. Raises ValueError for one of objects, or whose bytes are not all there."""
+    file = io.BytesIO(member)
+    if np.lib.format.read_magic(file) != (1, 0):
+        raise ValueError("its arrays are not of npy's version 1.0")
+    shape, by_columns, dtype = np.lib.format.read_array_header_1_0(file)
+    if dtype.hasobject or dtype.itemsize == 0:
+        raise ValueError(f"an array is of {dtype}")
+    if math.prod(shape) * dtype.itemsize != len(member) - file.tell():
+        raise ValueError(f"an array of shape {shape} has {len(member) - file.tell()} bytes")
+    array = np.frombuffer(member, dtype, offset=file.tell()).reshape(shape, order="F" if by_columns else "C")
+    return array.copy()

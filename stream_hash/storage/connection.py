@@ -15,6 +15,7 @@ Rules
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from typing import Any, Final, TypeAlias
 
@@ -25,6 +26,7 @@ from redis.cluster import RedisCluster
 from redis.retry import Retry
 
 from stream_hash.errors import OutOfMemoryError, ServerRefusedError, ServerUnreachableError, UsageError
+from stream_hash.storage.certificates import tls_fault
 from stream_hash.storage.urls import check_url, redacted
 
 # redis-py types every reply as a union with Awaitable, for its asyncio twin; the types of replies are
@@ -138,7 +140,7 @@ def url_errors(url: str) -> Iterator[None]:
             # What could not be parsed may be a piece of a password.
             why=str(error) if url == redacted(url) else "it does not parse: has its password a / or a %?",
             remedy="write it as redis://HOST:PORT, rediss://HOST:PORT or unix:///PATH",
-        ) from error
+        ) from (error if url == redacted(url) else None)
 
 
 @contextlib.contextmanager
@@ -147,11 +149,13 @@ def redis_errors(url: str = "") -> Iterator[None]:
     where = redacted(url) if url else "the server"
     try:
         yield
-    except (
-        exceptions.AuthenticationError,
-        exceptions.AuthorizationError,
-        exceptions.NoPermissionError,
-    ) as error:
+    except exceptions.NoPermissionError as error:
+        raise ServerRefusedError(
+            f"{where} does not let this user do that",
+            why=str(error),
+            remedy="use an account whose role may, or renew its rights: stream-hash acl",
+        ) from error
+    except (exceptions.AuthenticationError, exceptions.AuthorizationError) as error:
         raise ServerUnreachableError(
             f"{where} refuses the user or password",
             why=str(error),
@@ -168,10 +172,15 @@ def redis_errors(url: str = "") -> Iterator[None]:
             f"{where} is still loading its data", why=str(error), remedy="try again in a moment"
         ) from error
     except (exceptions.ConnectionError, exceptions.TimeoutError) as error:
+        if fault := tls_fault(error):
+            raise ServerUnreachableError(
+                f"no encrypted connection to {where} can be made", why=fault[0], remedy=fault[1]
+            ) from error
         raise ServerUnreachableError(
             f"no server answers at {where}" if url else "the server went away",
             why=str(error),
-            remedy="start the embedded server with: stream-hash up, or name another with --url",
+            remedy=_scheme_hint(url, error)
+            or "start the embedded server with: stream-hash up, or name another with --url",
         ) from error
     except exceptions.RedisError as error:
         if "OOM" in str(error) or "used memory" in str(error):
@@ -187,3 +196,15 @@ def redis_errors(url: str = "") -> Iterator[None]:
         raise ServerRefusedError(
             f"{where} refuses what is asked of it", why=str(error), remedy="mend what it complains of, then try again"
         ) from error
+
+
+def _scheme_hint(url: str, error: Exception) -> str:
+    """What to try when one side may speak TLS and the other not; empty when nothing hints at it.
+
+    A server without TLS waits for the rest of what it takes for a command; one with TLS hangs up.
+    """
+    if url.startswith("rediss:") and isinstance(error, exceptions.TimeoutError):
+        return "see that the server runs, and that this port of it speaks TLS: one that does not is redis://"
+    if url.startswith("redis:") and re.search("closed by server|while reading|reset by peer", str(error)):
+        return "write rediss:// if the server speaks TLS"
+    return ""

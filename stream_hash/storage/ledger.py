@@ -22,7 +22,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from stream_hash.clock import now_milliseconds
-from stream_hash.errors import BackPressureError
+from stream_hash.errors import BackPressureError, UsageError
+from stream_hash.settings import MAX_BATCH_ITEMS, MAX_PAYLOAD_BYTES
 from stream_hash.storage.codec import Batch, encode_batch
 from stream_hash.storage.connection import Client
 from stream_hash.storage.keys import IndexKeys
@@ -114,10 +115,20 @@ class Ledger:
         """Make a batch durable. Raises BackPressureError when `max_pending` batches are pending already.
 
         lease_until : Unix milliseconds before which the sweep leaves the batch to whoever accepted it. now : the same,
-        the clock's by default. Raises IndexMissingError when the index was dropped.
+        the clock's by default. Raises IndexMissingError when the index was dropped, UsageError when the batch is larger
+        than any worker would take.
         """
+        payload = encode_batch(batch)
+        for what, size, most in (
+            ("items", len(batch), MAX_BATCH_ITEMS),
+            ("bytes", len(payload), MAX_PAYLOAD_BYTES),
+        ):
+            if size > most:
+                raise UsageError(
+                    f"a batch has {size} {what}", why=f"the limit is {most}", remedy="send it in several batches"
+                )
         frees = int(batch.operation == "delete")
-        args: list[str | int | bytes] = [batch_id, len(batch), encode_batch(batch), lease_until, max_pending, frees]
+        args: list[str | int | bytes] = [batch_id, len(batch), payload, lease_until, max_pending, frees]
         args.append(now_milliseconds() if now is None else now)
         answer, number = self._scripts("accept", [self._keys.pending], args)
         if answer == b"FULL":

@@ -6,6 +6,7 @@ therefore decoded until nothing changes: an option hidden behind percent signs i
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Final
 from urllib.parse import parse_qsl, unquote, unquote_plus, urlsplit
@@ -25,13 +26,15 @@ REFUSED: Final = {
 """Options of redis-py that break what we read or send, each with the reason."""
 
 _ON: Final = {"ssl_cert_reqs": {"required"}, "ssl_check_hostname": {"true", "yes", "1", "t", "y"}}
+_FILES: Final = {"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"}
 _SECRETS: Final = {"password", "ssl_password"}
 
 
 def check_url(url: str) -> None:
     """Refuse a URL whose options no index is safe with.
 
-    Raises ServerRefusedError when it switches certificate checks off, UsageError on an option of REFUSED.
+    Raises ServerRefusedError when it switches certificate checks off, UsageError on an option of REFUSED and when a
+    file of certificates is not there.
     """
     for name, value in _options(url):
         if name in _ON and value.lower() not in _ON[name]:
@@ -39,6 +42,12 @@ def check_url(url: str) -> None:
                 f"the URL {redacted(url)} switches certificate checks off",
                 why="anybody on the path could then read and change the index",
                 remedy="name the authority instead: ?ssl_ca_certs=FILE",
+            )
+        if name in _FILES and not os.access(value, os.R_OK):
+            raise UsageError(
+                f"the URL {redacted(url)} names the file {value!r:.200}",
+                why=f"{name} is a file in PEM, and there is none that this process can read",
+                remedy="mend the path, or the rights of the file",
             )
         if name in REFUSED:
             raise UsageError(

@@ -27,7 +27,7 @@ def test_every_command_of_the_contract_is_there() -> None:
         *("create", "ingest", "query", "get", "delete", "label"),
         *("tune", "train", "generations", "rollback", "reindex"),
         *("export", "import", "status", "metrics", "verify", "doctor", "dead", "drop"),
-        *("evaluate", "worker", "trainer", "up", "down", "demo"),
+        *("evaluate", "worker", "trainer", "up", "down", "acl", "demo"),
     }
 
 

@@ -204,7 +204,9 @@ def test_worker_runs_in_the_foreground_until_it_is_told_to_stop(
         secret = url.replace("unix://", "unix://:hunter2@")
         with Connections.open(url).client as client:
             client.config_set("requirepass", "hunter2")
-        process = spawn("worker", "--processes", count, env={"STREAM_HASH_URL": secret})
+        (directory / "secret").write_text("hunter2\n")
+        in_file = {"STREAM_HASH_URL": url, "STREAM_HASH_PASSWORD_FILE": str(directory / "secret")}
+        process = spawn("worker", "--processes", count, env=in_file if count > 1 else {"STREAM_HASH_URL": secret})
         wait_until(lambda: workers_at_work(secret) == count, what="the workers to be at work")
         assert len(children_of(process.pid)) == (count if count > 1 else 0)
         assert not [other.command for other in processes() if "hunter2" in other.command]

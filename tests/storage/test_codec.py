@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import hashlib
+import io
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -79,14 +82,34 @@ def test_equal_models_are_equal_bytes_and_a_changed_byte_is_refused() -> None:
         decode_model(raw[:-1] + b"x", sha256)
 
 
-def test_a_model_with_pickled_objects_is_never_loaded() -> None:
-    import hashlib
-    import io
+def npy(header: str, body: bytes = b"") -> bytes:
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + body
 
-    buffer = io.BytesIO()
-    np.savez(buffer, w=np.array([object()], dtype=object))
+
+HOSTILE_MODELS = {
+    "pickled objects": (np.array([object()], dtype=object), zipfile.ZIP_STORED),
+    "a bomb": (np.zeros(100_000), zipfile.ZIP_DEFLATED),
+    "more than there is": (npy("{'descr': '<f8', 'fortran_order': False, 'shape': (400000000000,)}"), 0),
+    "less than there is": (npy("{'descr': '<f8', 'fortran_order': False, 'shape': (1,)}", bytes(16)), 0),
+    "a shape below zero": (npy("{'descr': '<f8', 'fortran_order': False, 'shape': (-1, -2)}", bytes(16)), 0),
+    "items of no size": (npy("{'descr': '|V0', 'fortran_order': False, 'shape': (10**18,)}"), 0),
+    "code for a header": (npy("{'descr': __import__('os').system('true'), 'fortran_order': False, 'shape': ()}"), 0),
+    "a later version": (b"\x93NUMPY\x03\x00" + bytes(100), 0),
+    "no npy": (b"x" * 100, 0),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE_MODELS)
+def test_a_model_is_not_trusted_for_its_checksum(kind: str) -> None:
+    content, compression = HOSTILE_MODELS[kind]
+    buffer, member = io.BytesIO(), io.BytesIO()
+    if isinstance(content, np.ndarray):
+        np.save(member, content, allow_pickle=True)
+        content = member.getvalue()
+    with zipfile.ZipFile(buffer, "w", compression) as archive:
+        archive.writestr("w.npy", content)
     raw = buffer.getvalue()
-    with pytest.raises(ValueError, match="pickle"):
+    with pytest.raises(IntegrityError, match="a model is"):
         decode_model(raw, hashlib.sha256(raw).hexdigest())
 
 
@@ -94,3 +117,15 @@ def test_a_model_with_pickled_objects_is_never_loaded() -> None:
 def test_records_parsed_in_one_go_are_those_parsed_alone(several: list[tuple[str, str]]) -> None:
     stored = [json.dumps(["7", "12", label, "3", metadata]).encode() for label, metadata in several]
     assert decode_records(stored) == [decode_record(text) for text in stored]
+
+
+def test_members_of_a_model_that_are_the_same_bytes_are_refused() -> None:
+    raw, _ = encode_model({name: np.zeros(1_000) for name in "ab"})
+    start = raw.rindex(b"PK\x01\x02")  # of b; and that of a before it
+    first = raw.index(b"PK\x01\x02")
+    twice = raw[:start] + raw[first:start].replace(b"a.npy", b"c.npy") + raw[raw.index(b"PK\x05\x06") :]
+    with pytest.raises(IntegrityError):
+        decode_model(twice, hashlib.sha256(twice).hexdigest())
+    for damaged in (b"", b"PK", raw[: len(raw) // 2]):
+        with pytest.raises(IntegrityError, match="damaged"):
+            decode_model(damaged, hashlib.sha256(damaged).hexdigest())

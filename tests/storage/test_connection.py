@@ -104,7 +104,7 @@ def test_a_cluster_s_client_repeats_a_few_times_only(cluster_url: str) -> None:
         (redis.exceptions.ReadOnlyError("READONLY"), ServerRefusedError),
         (redis.exceptions.BusyLoadingError("LOADING"), ServerUnreachableError),
         (redis.exceptions.TimeoutError("slow"), ServerUnreachableError),
-        (redis.exceptions.NoPermissionError("NOPERM"), ServerUnreachableError),
+        (redis.exceptions.NoPermissionError("NOPERM"), ServerRefusedError),
     ],
 )
 def test_errors_of_the_library_are_translated(raised: Exception, translated: type[Exception]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import traceback
+
 import pytest
 
 from stream_hash.errors import ServerRefusedError, UsageError
@@ -62,3 +64,12 @@ def test_a_url_without_a_password_is_shown_as_it_is(url: str) -> None:
     assert redacted(url) == url
     refuse_password(url, "STREAM_HASH_URL")
     refuse_password(None, "STREAM_HASH_URL")
+
+
+def test_what_the_client_said_of_a_url_is_not_told_on_with_a_password_in_it() -> None:
+    password = "/".join(("hun", "ter2"))
+    with pytest.raises(UsageError) as caught:
+        connect(f"redis://user:{password}@host:6379")
+    told = "".join(traceback.format_exception(caught.value))
+    assert "cannot be used" in told
+    assert password.partition("/")[2] not in told.replace('"ter2"', "")

@@ -13,6 +13,7 @@ import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import pytest
@@ -35,12 +36,15 @@ from stream_hash.queue import (
 from stream_hash.queue.bounded import decompress
 from stream_hash.queue.safe_queue import malformed_key
 from tests.workers import sentinel
+from tests.workers.hostile_jobs import hostile_jobs
 from workers.base import StreamWorker
 
 APPLY = "stream_hash.jobs.apply_batch"
 RING = "tests.workers.sentinel.ring"
 DATE = "2026-01-02T03:04:05.000006Z"
 EVIL = "evil"
+FLOOD = 600
+"""Job hashes made up at random, before the one good job. `python -m benchmarks.attacks` sends more."""
 
 
 def call(name: Any = APPLY, instance: Any = None, arguments: Any = ("items", "b1"), keywords: Any = None) -> bytes:
@@ -238,6 +242,18 @@ def test_a_malformed_job_is_set_aside_and_the_next_one_is_done(
     assert not broker.exists(SafeJob.key_for(EVIL))
     assert set(broker.hkeys(malformed_key(EVIL))) == {field.encode() for field in SET_ASIDE[name]}
     assert 0 < broker.ttl(malformed_key(EVIL)) <= 7 * 24 * 3_600
+
+
+def test_a_flood_of_malformed_jobs_is_set_aside_and_the_last_one_is_done(
+    broker: Any, queue: SafeQueue, done: Done, work: Callable[[], None]
+) -> None:
+    for number, fields in enumerate(islice(hostile_jobs(seed=1), FLOOD)):
+        plant(broker, fields, f"evil-{number}")
+    enqueue_batch(queue, "items", "good")
+    work()
+    assert done.batches == [("items", "good")]
+    assert_lists_are_empty(broker)
+    assert sum(broker.exists(malformed_key(f"evil-{number}")) for number in range(FLOOD)) == FLOOD
 
 
 @pytest.mark.parametrize("name", IGNORED)
