@@ -31,7 +31,7 @@ CAUGHT_BY: Mapping[str, int] = {
     "upserts below the floor": 5,
     "no tombstone": 0,
     "old members left by upserts": 0,
-    "floor sinks": 0,
+    "floor sinks": 38,
     "tombstones forgotten early": 0,
     "no bound": 0,
     "accepted twice": 2,
