@@ -44,8 +44,9 @@ class Habits:
     batches : at least and at most. operations, labels : of a batch and of an item, drawn from these. rest_steps : at
     most, of a producer between two batches, which is idle in the share `rests` of the cases. bound : on pending
     batches, 0 for none. sweeps : between two jobs; retires : of these, that delete what is out of use. search_steps :
-    at most, between two searches. results : how many a search may ask for. trainings : how many leases the trainers
-    take. trainer : weights of rolling back, a request, a stray command, and a look.
+    at most, between two searches. results : how many a search may ask for. plans : weights of none, of radius 0, of a
+    radius of all bits, of a budget for all items, and of an exact scan. trainings : how many leases the trainers take.
+    trainer : weights of rolling back, a request, and a look. stray_steps : at most, between two strays.
     """
 
     batches: tuple[int, int] = (5, 14)
@@ -58,8 +59,10 @@ class Habits:
     retires: float = 0.3
     search_steps: int = 200
     results: tuple[int, ...] = (1, 2, 3, 5, 30)
+    plans: tuple[int, int, int, int, int] = (1, 1, 1, 1, 1)
     trainings: int = 4
-    trainer: tuple[int, int, int, int] = (20, 15, 30, 35)
+    trainer: tuple[int, int, int] = (30, 20, 50)
+    stray_steps: int = 300
 
 
 @dataclass
@@ -199,7 +202,7 @@ def searcher(queries: NDArray[np.float32]) -> Callable[[World, Actor], None]:
         while world.busy:
             query = world.rng.choice(queries)
             k = world.rng.choice(world.habits.results)
-            plan = Plan(**world.rng.choice(plans))
+            plan = Plan(**world.rng.choices(plans, world.habits.plans)[0])
             watched = Watched(world.history)
             (answer,) = searching.search(query[None, :], k, plan)
             watched.check(query, k, plan, answer)

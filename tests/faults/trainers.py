@@ -1,4 +1,4 @@
-"""The trainer processes of a simulated deployment: the product's own, who look, are asked, and roll back.
+"""The trainer processes of a simulated deployment: the product's own, who look, are asked, and roll back; and strays.
 
 What they learn is drawn (stand_ins.py). That they are killed, paused and overtaken by each other, with one of their
 threads or all of them, is the scheduler's affair.
@@ -10,9 +10,11 @@ import contextlib
 import json
 from types import SimpleNamespace
 
+import numpy as np
 import stand_ins
 from actors import World
 from simulation import Actor
+from stand_ins import DIMENSION
 
 from stream_hash.clock import now_seconds
 from stream_hash.errors import FencedError, ModelMissingError
@@ -28,14 +30,12 @@ def trainer(world: World, _: Actor) -> None:
     trainers = Trainers(SimpleNamespace(client=world.client, broker=broker), schedule)  # type: ignore[arg-type]
     trainers.stop = lambda: not world.scheduler.calm and rng.random() < 0.01
     while world.fences.leads < world.trainings:
-        (what,) = rng.choices(("roll back", "request", "stray", "look"), world.habits.trainer)
+        (what,) = rng.choices(("roll back", "request", "look"), world.habits.trainer)
         with contextlib.suppress(FencedError, StoppedError):
             if what == "roll back":
                 _roll_back(world, Cycle(world.open(), broker, stop=trainers.stop))
             elif what == "request":
                 trainers.asked("x", _request(world))
-            elif what == "stray":
-                _stray(world)
             else:
                 if rng.random() < 0.3:
                     world.open().trainer.ask("somebody asked", now=now_seconds())
@@ -61,15 +61,28 @@ def _request(world: World) -> str:
     return world.rng.choice(world.requests)
 
 
-def _stray(world: World) -> None:
-    """Somebody goes on with, lets go live or gives up whatever generation there was, at the wrong moments."""
+def stray(world: World, _: Actor) -> None:
+    """Those who slept for long: they make the first generation, or go on with, let go live or give up whatever
+    generation there was, at the wrong moments.
+    """
     handle, rng = world.open(), world.rng
-    partition = rng.randrange(world.settings.partitions)
-    under_way = [generation for state in handle.states for generation in state.writable]
-    generation = rng.choice([*under_way, *(record.generation for record in handle.models.records())] or [1])
-    for _ in range(rng.randint(1, 4)):
-        _out_of_turn(world, handle, partition, generation)
+    while world.busy:
+        world.scheduler.sleep(rng.randrange(world.habits.stray_steps))
         handle.reload_states()
+        known = [record.generation for record in handle.models.records()]
+        if known and rng.random() < 0.05:
+            handle.begin_first_generation(np.empty((0, DIMENSION), np.float32))
+            world.events["first generations out of turn"] += 1
+            continue
+        retiring = handle.generations.retiring()
+        partition = rng.choice([number for number, some in enumerate(retiring) if some] or range(len(retiring)))
+        under_way = [generation for state in handle.states for generation in state.writable]
+        among = [some for some in (known, under_way, retiring[partition], retiring[partition]) if some]
+        generation = rng.choice(rng.choice(among or [[1]]))
+        for _ in range(rng.randint(1, 4)):
+            with contextlib.suppress(FencedError):
+                _out_of_turn(world, handle, partition, generation)
+            handle.reload_states()
 
 
 def _out_of_turn(world: World, handle: IndexHandle, partition: int, generation: int) -> None:
@@ -82,7 +95,7 @@ def _out_of_turn(world: World, handle: IndexHandle, partition: int, generation: 
         may += ["begin"]
     else:
         may += ["abandon"]  # who gives up the target itself makes it unreachable, and has to publish it again
-        may += ["begin"] * (past or generation == 1)  # of others the model may be forgotten by then
+        may += ["begin"] * 3 * (past or generation == 1)  # of others the model may be forgotten by then
     what = rng.choice(may)
     if what == "retire":
         list(handle.generations.retire(partition, generation))

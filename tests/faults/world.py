@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -67,12 +68,18 @@ def _batches(rng: random.Random, habits: Habits) -> list[tuple[str, Batch]]:
     return batches
 
 
+TRAITS = ("deleting", "labelling", "searching", "learning", "restless", "contended", "lossy")
+
+PAIRS = tuple(itertools.combinations_with_replacement(TRAITS, 2))
+"""What deployments are like, one after the other: each two traits together, and each alone."""
+
+
 @dataclass(frozen=True)
 class Temper:
     """What sets a deployment apart: its faults, what its processes do, its bounds, and whether it has a past.
 
     Most events that need several rare ones at once never come in a deployment where everything is a little likely. So
-    each has some of the traits below, drawn independently, and of each of these plenty.
+    each has the traits of its pair, and of the others each in one of ten cases.
     """
 
     faults: Faults
@@ -81,10 +88,12 @@ class Temper:
     past: bool
 
 
-def _temper(rng: random.Random) -> Temper:
+def _temper(rng: random.Random, seed: int) -> Temper:
+    traits = {*PAIRS[seed % len(PAIRS)], *(trait for trait in TRAITS if rng.random() < 0.1)}
     faults: dict[str, Any] = {
-        "steps": rng.randrange(100, 700),
+        "steps": rng.randrange(200, 2_400),
         "pause": rng.choice([0.005, 0.02, 0.05]),
+        "lost_reply": rng.choice([0.01, 0.03, 0.1]),
         "late": rng.choice([0.0, 0.02, 0.08]),
         "late_steps": rng.choice([40.0, 300.0]),
         "switch": rng.random(),
@@ -92,23 +101,28 @@ def _temper(rng: random.Random) -> Temper:
     habits: dict[str, Any] = {"trainings": rng.randint(2, 4), "bound": rng.choice([0, 0, 1, 3])}
     limits: dict[str, Any] = {"models_kept": rng.choice([2, 2, 4])}
     past = 0.1
-    deleting, labelling, searching, restless, contended, lossy = (rng.random() < 0.2 for _ in range(6))
-    if deleting:  # slowly, so that whatever else goes on meets deletes; and what is deleted is soon forgotten
+    if "deleting" in traits:  # slowly, so that all else meets deletes; and what is deleted is soon forgotten
         habits |= {"operations": ("upsert", "upsert", "delete", "delete", "label"), "batches": (8, 13)}
         habits |= {"rest_steps": 120, "rests": 0.8, "sweeps": 0.3}
-    if labelling:  # and leases so short that workers take batches over from each other
+    if "labelling" in traits:  # and leases so short that workers take batches over from each other
         habits |= {"labels": ('"x"', "1"), "sweeps": 0.3}
         limits |= {"batch_lease_milliseconds": 60}
-    if searching:
-        habits |= {"search_steps": 40, "results": (1, 2, 3, 5)}
-    if restless:  # one generation after the other, and strays at every stage
-        habits |= {"trainings": rng.randint(4, 7), "trainer": (30, 10, 40, 20)}
+    if "searching" in traits:  # slowly, so that much happens meanwhile; and half find hardly more than was asked for
+        habits |= {"search_steps": 40, "results": (1, 2, 3, 5), "plans": rng.choice([(1, 1, 1, 1, 1), (0, 1, 0, 0, 0)])}
+        faults["pause"] = 0.05
+    if "learning" in traits:  # leases so long that a trainer comes to the end of what it learns
+        habits["trainer"] = (5, 50, 45)
+        habits["trainings"] += 3
+        limits |= {"trainer_lease_milliseconds": 2_000}
+    if "restless" in traits:  # a generation is replaced while it is built, and strays come at every stage
+        habits |= {"trainings": rng.randint(4, 7), "trainer": (80, 5, 15), "stray_steps": 30}
+        faults["kill"] = 0.015
         past = 0.3
-    if contended:  # leases so short that trainers overtake each other all the time
+    if "contended" in traits:  # leases so short that trainers overtake each other all the time
         limits |= {"trainer_lease_milliseconds": 60}
         habits["trainings"] += 4
         past = 0.5
-    if lossy:
+    if "lossy" in traits:
         faults |= {"lost_reply": 0.15, "late": 0.15, "late_steps": rng.choice([30.0, 100.0, 1_500.0])}
     return Temper(Faults(**faults), Habits(**habits), Limits(**limits), rng.random() < past)
 
@@ -128,7 +142,7 @@ def simulate(client: SimulatedClient, seed: int, texts: Mapping[str, str] | None
         partitions=rng.randint(1, 3),
         seed=rng.randrange(3),
     )
-    temper = _temper(rng)
+    temper = _temper(rng, seed)
     scheduler = Scheduler(rng, temper.faults)
     world = World(client, scheduler, rng, settings, temper.habits)
     batches = _batches(rng, temper.habits)
@@ -148,6 +162,7 @@ def simulate(client: SimulatedClient, seed: int, texts: Mapping[str, str] | None
         search = actors.searcher(QUERIES)
         for number in range(2):
             scheduler.add(f"searcher{number}", lambda actor: search(world, actor), fragile=False)
+        scheduler.add("stray", lambda actor: trainers.stray(world, actor), fragile=False)
         scheduler.add("chaos", lambda actor: actors.chaos(world, actor), fragile=False)
         client.scheduler = scheduler
         try:
