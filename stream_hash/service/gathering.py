@@ -7,7 +7,8 @@ Rules
    have been chosen. The whole probe is repeated, not the new buckets alone, so that no item is found in two places.
    An item that was there all the time is in a bucket that the second gather knew of: so a third is not needed.
 3. Fewer than k candidates are not enough while the index holds more items: the radius grows over the directories,
-   read anew, until there are as many.
+   read anew, until there are as many. What is found so takes the place of what was, so in place of a budget it is a
+   radius that holds the budget.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ class Gatherer:
             if any(radius >= self._prober.bits for radius in radii.values()):
                 raise ChangedError  # items were added after the directory was read
             with self._stages.timed("plan"):
-                radii = {query: max(old + 1, self._prober.radius_of(query, k)) for query, old in radii.items()}
+                radii = {query: max(old + 1, self._prober.radius_of(query, self._prober.enough)) for query, old in radii.items()}
                 probes = self._prober.within(radii)
             for probe, found in zip(probes, self._read(list(radii), probes), strict=True):
                 self._handle.directories.learn(probe.partition, found)

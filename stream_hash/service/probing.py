@@ -31,8 +31,8 @@ ENUMERATE_AT_LEAST: Final = 1_024
 class Prober:
     """Chooses buckets for the queries of one batch.
 
-    radius : the one that is probed, None for a budget. share : of the budget, a partition's. walks : whether it goes by
-    the directories.
+    radius : the one that is probed, None for a budget. share : of the budget, a partition's. enough : candidates that a
+    radius must hold that is probed in place of what fell short of k. walks : whether it goes by the directories.
     """
 
     def __init__(
@@ -50,6 +50,7 @@ class Prober:
         self.bits = settings.bits
         self.radius = None if plan.radius is None else min(plan.radius, settings.bits)
         self.share = -(-plan.budget_for(k) // max(1, len(partitions)))
+        self.enough = k if plan.radius is not None else max(k, plan.budget_for(k))
         self.walks = self.radius is None or not self._enumerates(self.radius)
 
     def _enumerates(self, radius: int) -> bool:

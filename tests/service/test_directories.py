@@ -158,6 +158,21 @@ def test_counts_too_high_keep_no_item_from_a_budget_that_is_enough_for_all(clien
     assert answer.candidates == 100
 
 
+def test_what_replaces_a_budget_that_fell_short_holds_the_budget(client: Client) -> None:
+    """Of a few candidates that are near in bits some are far away, and what the budget had found is not looked at."""
+    index = filled(client, IndexSettings(12, bits=16), 200)
+    query = vectors(1, 12, seed=3)[0]
+    index.query(query, budget=80)
+    kept = index._handle.directories.kept(0, 1)
+    assert kept is not None
+    for table in kept.tables:
+        table.members *= 100
+        table._counts *= 100
+    (answer,) = index.query(query, k=10, budget=80)
+    assert answer.widened
+    assert answer.candidates >= 80
+
+
 def test_buckets_that_were_emptied_do_no_harm(client: Client) -> None:
     index = filled(client, SETTINGS, 200)
     query = vectors(1, 12, seed=3)[0]
