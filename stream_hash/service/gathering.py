@@ -117,7 +117,10 @@ class Gatherer:
             if any(radius >= self._prober.bits for radius in radii.values()):
                 raise ChangedError  # items were added after the directory was read
             with self._stages.timed("plan"):
-                radii = {query: max(old + 1, self._prober.radius_of(query, self._prober.enough)) for query, old in radii.items()}
+                radii = {
+                    query: max(old + 1, self._prober.radius_of(query, self._prober.enough))
+                    for query, old in radii.items()
+                }
                 probes = self._prober.within(radii)
             for probe, found in zip(probes, self._read(list(radii), probes), strict=True):
                 self._handle.directories.learn(probe.partition, found)

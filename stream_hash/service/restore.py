@@ -190,7 +190,7 @@ class _Import:
 
     def _take(self, part: Part, header: Header, settings: IndexSettings, begun: Begun) -> None:
         if isinstance(part, ModelPart):
-            self._publish(part, header, settings)
+            self._publish(begun.nonce, part, header, settings)
         elif isinstance(part, RunsPart):
             self._runs = [checked_run(run).to_dict() for run in part.runs]
             if header.live:
@@ -216,12 +216,12 @@ class _Import:
                 runs=self._runs,
             )
 
-    def _publish(self, part: ModelPart, header: Header, settings: IndexSettings) -> None:
+    def _publish(self, nonce: str, part: ModelPart, header: Header, settings: IndexSettings) -> None:
         if part.generation == header.live:
             self._model = _model_of(part, settings)
         self.done.generations += 1
         record = GenerationRecord(part.generation, "", part.kind, part.created, part.parent, part.origin, part.figures)
-        if not self._models.restore(record, part.arrays):
+        if not self._models.restore(nonce, record, part.arrays):
             raise IntegrityError(
                 f"another model stands as generation {part.generation} of index {self.index!r}",
                 why="something of an earlier index is left under this name",

@@ -92,13 +92,13 @@ def _producer(scope: Scope) -> list[Grant]:
     seen = (*scope.of_index("settings pending receipt:* dead"), *scope.of_items("state"), INDEXES)
     alive = patterns.workers_of(HASH_QUEUE)
     return [
-        Grant(f"{CONNECT} get hmget hkeys zscore zmscore zcard type hstrlen smembers", reads=(*seen, *alive)),
+        Grant(f"{CONNECT} get exists hmget hkeys zscore zmscore zcard type hstrlen smembers", reads=(*seen, *alive)),
         Grant(SCRIPTS, (*scope.of_index("pending"), *patterns.workers_of())),
         # Only written: a payload cannot be read back, nor another producer's.
         Grant(
             "set hset zadd zrem incrby hincrby",
-            scope.of_index("sequence counters"),
-            writes=scope.of_index("pending leases sizes batch:*"),
+            scope.of_index("sequence counters tallies"),
+            writes=scope.of_index("pending leases sizes arrived batch:*"),
         ),
         Grant(
             "del hset sadd rpush",
@@ -117,7 +117,7 @@ def _worker(scope: Scope) -> list[Grant]:
             "set unlink hset hdel hincrby zadd zrem zremrangebyrank zremrangebyscore",
             # trainer: live figures that fell ask for training
             scope.of_index(
-                "pending leases sizes attempts failures receipt:* batch:* dead counters "
+                "pending leases sizes arrived attempts failures receipt:* batch:* dead held counters tallies "
                 "figures quality generations model:* trainer"
             ),
         ),

@@ -72,15 +72,18 @@ class Models:
             raise another(self._keys.index)
         return None if standing is None else GenerationRecord.from_json(generation, standing)
 
-    def restore(self, record: GenerationRecord, arrays: Mapping[str, NDArray[Any]]) -> bool:
+    def restore(self, nonce: str, record: GenerationRecord, arrays: Mapping[str, NDArray[Any]]) -> bool:
         """Publish a model under the record that it had elsewhere; False when another model stands there.
 
-        The record's checksum is taken anew. To be called by ascending generation.
+        nonce : of the index that is being imported. The record's checksum is taken anew. To be called by ascending
+        generation. Raises IndexMissingError when the import was given up.
         """
         raw, sha256 = encode_model(arrays)
         text = replace(record, sha256=sha256).to_json()
         keys = [self._keys.generations, self._keys.model(record.generation)]
-        standing = self._scripts("publish", keys, [record.generation, text, raw])
+        standing = self._scripts("publish", keys, [record.generation, text, raw, nonce])
+        if standing == b"ANOTHER":
+            raise another(self._keys.index)
         return standing is not None and GenerationRecord.from_json(record.generation, standing).sha256 == sha256
 
     def load(self, generation: int) -> dict[str, NDArray[Any]]:

@@ -74,7 +74,7 @@ class Deliveries:
         pending = self._pending.pop(arguments[0], None)
         assert reply == (pending is not None), f"{arguments[0]} is finished: {reply}"
         if pending is not None:
-            self._letters.update(map(int, arguments[2::3]))
+            self._letters.update(map(int, arguments[3::3]))
 
     def _dead_retry(self, arguments: Sequence[Any], reply: Any) -> None:
         letter, batch = int(arguments[0]), arguments[1]

@@ -62,7 +62,7 @@ IN_PYTHON: Mapping[str, tuple[ModuleType, tuple[tuple[str, str], ...]]] = {
     ),
     "a worker finishes before it writes": (
         ingest,
-        (("    applied = _Application(", "    handle.ledger.finish(batch_id)\n    applied = _Application("),),
+        (("    application = _Application(", "    handle.ledger.finish(batch_id)\n    application = _Application("),),
     ),
     "a worker hashes for the live generation only": (
         ingest,

@@ -29,6 +29,7 @@ from stream_hash.numerics.model import Model
 from stream_hash.service import (
     ingest,
     lease,
+    one_run,
     reindex,
     schedule,
     scoring,
@@ -214,14 +215,15 @@ def in_place(scheduler: Scheduler, known: Sequence[Model], waiting: list[Any], l
         sleep=lambda seconds: scheduler.sleep(_steps(seconds)),
     )
     names = SimpleNamespace(token_hex=lambda size: rng.randbytes(size).hex())
+    ids = SimpleNamespace(uuid4=lambda: SimpleNamespace(hex=rng.randbytes(16).hex()))
     learning = Learning(rng, known)
     replaced: tuple[tuple[Any, str, Any], ...] = (
         *SMALL,
         *((module, "LEASE_MILLISECONDS", limits.batch_lease_milliseconds) for module in (ingest, sweep)),
         (lease, "LEASE_MILLISECONDS", limits.trainer_lease_milliseconds),
-        *((module, "time", now) for module in (clock, reindex, schedule, spread, trainer, training)),
+        *((module, "time", now) for module in (clock, one_run, reindex, schedule, spread, trainer)),
         *((module, "secrets", names) for module in (store, lease)),
-        (training, "uuid", SimpleNamespace(uuid4=lambda: SimpleNamespace(hex=rng.randbytes(16).hex()))),
+        (one_run, "uuid", ids),
         (lease, "threading", SimpleNamespace(Event=partial(Event, scheduler), Thread=partial(Thread, scheduler))),
         (models, "decode_model", _decoded),
         (spread, "SafeQueue", lambda _name, connection: connection),
@@ -231,7 +233,7 @@ def in_place(scheduler: Scheduler, known: Sequence[Model], waiting: list[Any], l
         (training, "continued", learning.continued),
         (training, "fresh", learning.fresh),
         (training, "signature_for", lambda *_: None),
-        (training, "_bit_figures", lambda *_: {}),
+        (training, "bit_figures", lambda *_: {}),
         (gate, "judge", learning.judge),
         *((module, "log", Loud()) for module in (lease, schedule, scoring)),
     )

@@ -165,7 +165,7 @@ def test_a_read_only_replica_is_an_error(client: redis.Redis) -> None:
 
 def test_replicas_without_a_minimum_and_out_of_step_are_warnings(client: redis.Redis, directory: Path) -> None:
     """The module's server follows one of this test's own for a moment."""
-    (port,) = servers._free_ports(1)
+    (port,) = servers.free_ports(1)
     options = {"port": port, "bind": "127.0.0.1", "repl-diskless-sync-delay": 0}
     with (
         servers._process(servers.bundled_binary(), directory, "primary", **options),
@@ -282,7 +282,7 @@ def test_a_damaged_model_is_an_error_with_a_way_back_if_there_is_one(handle: Ind
     assert finding.level == ERROR
     assert "the model of generation 1 is missing or damaged" in finding.finding
     assert "restore" in finding.fix
-    handle.models.publish(2, arrays, kind="lsh", created=0.0)
+    handle.models.publish(handle.identity.nonce, 2, arrays, kind="lsh", created=0.0)
     assert one(client, "generations").fix == "stream-hash rollback x 2"
     client.delete(handle.store.keys.model(1))
     assert one(client, "generations").level == ERROR

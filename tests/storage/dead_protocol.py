@@ -179,7 +179,7 @@ def a_dropped_letter_is_counted(bench: Bench) -> None:
 def a_retried_batch_adds_no_figures_of_quality(bench: Bench) -> None:
     """Its numbers may be below those that were taken up already."""
     letter = buried(bench)
-    quality = LiveQuality(bench.client, "bench", scripts=bench.scripts)
+    quality = LiveQuality(bench.client, "bench", bench.nonce, scripts=bench.scripts)
     retry(bench, letter.first)
     bench.ledger.begin("again", lease_until=0)
     assert quality.add("again", [Figure(letter.first, 1, 0.5)]) == 0

@@ -28,7 +28,7 @@ def opened(bench: Bench) -> Identity:
     bench.store = Store(bench.client, "bench", nonce=identity.nonce, scripts=bench.scripts)
     for number, item_id in enumerate("abcdef"):
         bench.upsert(item_id, number + 1, number)
-    bench.models.publish(1, {"W": np.ones(3)}, kind="lsh", created=0.0)
+    bench.models.publish(identity.nonce, 1, {"W": np.ones(3)}, kind="lsh", created=0.0)
     bench.ledger.accept("dead", DELETES, lease_until=0)
     bench.ledger.finish("dead", [DeadLetter(1, 1, "dead", "why", b"")])
     bench.ledger.accept("waits", DELETES, lease_until=0)
@@ -114,7 +114,7 @@ class _Killed:
 
 def _late_writes(bench: Bench, identity: Identity) -> list[Callable[[], object]]:
     """All that somebody may still do who was paused with the index in hand."""
-    trainer = TrainerState(bench.client, "bench", scripts=bench.scripts)
+    trainer = TrainerState(bench.client, "bench", identity.nonce, scripts=bench.scripts)
     generations = Generations(bench.client, "bench", identity, scripts=bench.scripts)
     numbers = np.array([0])
     return [
@@ -124,7 +124,7 @@ def _late_writes(bench: Bench, identity: Identity) -> list[Callable[[], object]]
         lambda: bench.store.label(PARTITION_OF_A, State(0), ["z"], [99], ["1"]),
         lambda: bench.store.purge(PARTITION_OF_A, 50),
         lambda: bench.store.activate(SETTINGS, 1, identity.nonce),
-        lambda: bench.models.publish(2, {"W": np.ones(3)}, kind="lsh", created=0.0),
+        lambda: bench.models.publish(identity.nonce, 2, {"W": np.ones(3)}, kind="lsh", created=0.0),
         lambda: bench.ledger.accept("late", DELETES, lease_until=0),
         lambda: trainer.lead("me", now=1, until=2),
         lambda: trainer.publish(99, {"W": np.ones(3)}, kind="grh", created=0.0),
@@ -142,7 +142,7 @@ def _late_writes(bench: Bench, identity: Identity) -> list[Callable[[], object]]
 def what_is_written_late_is_refused_and_leaves_no_key(bench: Bench) -> None:
     identity = opened(bench)
     dropped(bench, identity)
-    quality = LiveQuality(bench.client, "bench", scripts=bench.scripts)
+    quality = LiveQuality(bench.client, "bench", identity.nonce, scripts=bench.scripts)
     for late in _late_writes(bench, identity):
         with pytest.raises(IndexMissingError):
             late()
@@ -188,7 +188,7 @@ def while_it_is_being_dropped_nothing_is_accepted_or_begun(bench: Bench) -> None
     for refused in (
         lambda: bench.ledger.accept("late", DELETES, lease_until=0),
         lambda: bench.ledger.begin("waits", lease_until=0),
-        lambda: bench.models.publish(2, {"W": np.ones(3)}, kind="lsh", created=0.0),
+        lambda: bench.models.publish(identity.nonce, 2, {"W": np.ones(3)}, kind="lsh", created=0.0),
         lambda: bench.ledger.retry(1, "again", now=1, lease_until=2, anew=False),
     ):
         with pytest.raises(IndexMissingError):

@@ -139,7 +139,7 @@ def what_is_given_up_is_written_no_more_and_leaves_nothing(bench: Bench) -> None
     imports, store = imports_of(bench)
     before = set(bench.client.scan_iter("sh:*new*"))
     nonce = begun(imports).nonce
-    Models(bench.client, "new", scripts=bench.scripts).publish(1, {"w": np.ones(3)}, kind="lsh", created=1.0)
+    Models(bench.client, "new", scripts=bench.scripts).publish(nonce, 1, {"w": np.ones(3)}, kind="lsh", created=1.0)
     store.activate(SETTINGS, 1, nonce)
     assert put(store) == [1]
     doomed = imports._call("import_doom")  # what abandon begins with; here it is killed after that

@@ -10,8 +10,11 @@
 --   1. A number is never used again, not even by a worker that was paused until its model was forgotten.
 --   2. Nothing is published in an index that was dropped.
 
-local settings = redis.call('GET', string.sub(KEYS[1], 1, -12) .. 'settings') -- in place of 'generations'
-if not settings or cjson.decode(settings).nonce ~= ARGV[4] then -- rule: the same index
+local prefix = string.sub(KEYS[1], 1, -12) -- without 'generations'
+local settings = redis.call('GET', prefix .. 'settings')
+-- an index that is being imported has its models before it has settings
+local nonce = settings and cjson.decode(settings).nonce or redis.call('HGET', prefix .. 'import', 'nonce')
+if nonce ~= ARGV[4] then -- rule: the same index
   return 'ANOTHER'
 end
 
