@@ -56,8 +56,8 @@ from stream_hash.clock import now_seconds
 from stream_hash.queue import JobFunction, SafeJob, SafeQueue
 from workers import recovery
 
-LEASE_SECONDS: Final = 30
-MAINTENANCE_SECONDS: Final = 15
+LEASE_SECONDS: Final = 15
+MAINTENANCE_SECONDS: Final = 5
 WORKER_TTL_SECONDS: Final = 30
 """How long a worker is shown as alive after its last sign of life."""
 LONGEST_PAUSE_SECONDS: Final = 5.0
