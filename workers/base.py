@@ -12,8 +12,10 @@ Rules
    A second signal, a second or more after the first, ends the process at once; the lease covers its job.
 4. The server may go away at any moment. The worker waits for it and goes on, idle or busy; the job whose end
    could not be recorded comes back when its lease has run out, and is applied again, harmlessly. The same
-   holds while the server is out of memory. Any other error of the server (it became a replica, it refuses the
-   password or a command) ends the process with an error: whoever starts it again also connects it anew.
+   holds while the server is out of memory; since no job can be taken from the queue then, `on_memory_out` is
+   called from time to time, to do without it what can be done. Any other error of the server (it became a
+   replica, it refuses the password or a command) ends the process with an error: whoever starts it again also
+   connects it anew.
 5. A job that fails is queued again by RQ up to its retries, then stays failed; what a failure means for its
    batch is for the ledger, through the job function and `on_maintenance`.
 6. Not listened to: RQ's commands by publish/subscribe (shutdown, kill-horse, stop-job) and `rq suspend`.
@@ -74,6 +76,7 @@ class StreamWorker(SimpleWorker):
 
     functions : what a job may name, by exact name. context : what each function is given first.
     on_maintenance : called by one worker of the queue in each maintenance interval.
+    on_memory_out : called after each pause, while the server is out of memory.
     signals : False for a thread other than the main one; `stop()` is then the way to stop it.
     """
 
@@ -85,6 +88,7 @@ class StreamWorker(SimpleWorker):
         functions: Mapping[str, JobFunction],
         context: object,
         on_maintenance: Callable[[], object] = lambda: None,
+        on_memory_out: Callable[[], object] = lambda: None,
         signals: bool = True,
         lease_seconds: int = LEASE_SECONDS,
         maintenance_seconds: int = MAINTENANCE_SECONDS,
@@ -103,6 +107,7 @@ class StreamWorker(SimpleWorker):
         self._functions = dict(functions)
         self._context = context
         self._on_maintenance = on_maintenance
+        self._on_memory_out = on_memory_out
         self._signals = signals
         self._lease_seconds = lease_seconds
         self._running: tuple[Job, Execution] | None = None
@@ -155,6 +160,8 @@ class StreamWorker(SimpleWorker):
                 pause_seconds = min(max(0.2, pause_seconds * 2), LONGEST_PAUSE_SECONDS)
                 logger.warning("worker %s: %s; going on in %.1f s", self.name, error, pause_seconds)
                 self._pause(pause_seconds)
+                if isinstance(error, OutOfMemoryError):
+                    self._call_on_memory_out()
         return worked
 
     def execute_job(self, job: Job, queue: Queue) -> None:
@@ -243,6 +250,12 @@ class StreamWorker(SimpleWorker):
         else:
             # A lock that somebody made without an expiry would stop the sweep for good.
             self.connection.expire(key, seconds, nx=True)
+
+    def _call_on_memory_out(self) -> None:
+        try:
+            self._on_memory_out()
+        except Exception:
+            logger.exception("worker %s: on_memory_out failed", self.name)
 
     def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:  # noqa: ARG002 - RQ's signature
         """Show that the worker lives, and renew the lease of its job.

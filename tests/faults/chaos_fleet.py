@@ -1,7 +1,8 @@
 """The product's supervisor over hash workers and trainers: `python -m tests.faults.chaos_fleet HASHERS TRAINERS`.
 
 As deployed, but for two things: who is killed every few seconds is nevertheless started again at once; and with
-CHAOS_SHORT_LEASES in the environment leases are short, so that a kill costs seconds and not half a minute.
+CHAOS_SHORT_LEASES in the environment leases are short, so that a kill costs seconds and not half a minute. With
+CHAOS_KEPT_SECONDS, what is kept for an hour otherwise is kept so long: receipts and answers.
 """
 
 from __future__ import annotations
@@ -23,11 +24,14 @@ def main(hashers: int, trainers: int) -> int:
 
 
 def worker(role: str) -> int:
+    from stream_hash.storage import ledger, trainer_board
     from workers import hash_worker, trainer_worker
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(process)d %(message)s", stream=sys.stderr)
     if "CHAOS_SHORT_LEASES" in os.environ:
         shorten_leases()
+    if seconds := os.environ.get("CHAOS_KEPT_SECONDS"):
+        ledger.RECEIPT_SECONDS = trainer_board.ANSWER_SECONDS = int(seconds)
     return hash_worker.run() if role == "hasher" else trainer_worker.run(interval_seconds=1e9, labels=10**9)
 
 

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -23,7 +23,7 @@ from typing import Any, Final
 import numpy as np
 from redis import exceptions
 
-from stream_hash.errors import FencedError, ServerUnreachableError, StreamHashError
+from stream_hash.errors import EmbeddedServerError, FencedError, ServerUnreachableError, StreamHashError
 from stream_hash.service.connections import Connections
 from stream_hash.service.handle import IndexHandle
 from stream_hash.service.trainer import unfinished
@@ -83,11 +83,13 @@ class ChaosWorld:
         producers: int = 2,
         short_leases: bool,
         seed: int = 0,
+        variables: Mapping[str, str] | None = None,
     ) -> None:
+        """variables : more of the environment of its processes (chaos_fleet.py)."""
         self._folder = folder
         self._fleet_command = [sys.executable, "-m", "tests.faults.chaos_fleet", str(hashers), str(trainers)]
         self._names = [f"p{number}" for number in range(producers)]
-        self._short_leases = short_leases
+        self._more = {**(variables or {}), **({"CHAOS_SHORT_LEASES": "1"} if short_leases else {})}
         self._rng = np.random.default_rng([seed, 17])
         self._server = EmbeddedServer(folder / "data")
         self._record = Record()
@@ -120,34 +122,60 @@ class ChaosWorld:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def strike(self, kills: int, *, pause_seconds: float, stops: float = 0.2) -> None:
-        """Strike at random moments until so many processes were killed. stops : so many as a share of the kills."""
+    def strike(
+        self,
+        kills: int,
+        *,
+        pause_seconds: float,
+        stops: float = 0.2,
+        weights: Mapping[str, int] = WEIGHTS,
+        spare: bool = False,
+    ) -> None:
+        """Strike at random moments until so many processes were killed. stops : share of the blows that are SIGSTOP.
+
+        spare : of each kind the oldest is never killed.
+        """
         left, deadline = kills, time.monotonic() + START_SECONDS
         while left:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"nobody was there to be killed for {START_SECONDS:g} s")
-            self._wait(float(self._rng.exponential(pause_seconds)))
-            victim = str(self._rng.choice(list(WEIGHTS), p=np.array(list(WEIGHTS.values())) / sum(WEIGHTS.values())))
+            self.wait(float(self._rng.exponential(pause_seconds)))
+            shares = np.array(list(weights.values())) / sum(weights.values())
+            victim = str(self._rng.choice(list(weights), p=shares))
             stop = self._rng.random() < stops
             pid = self._pid_of(victim)
-            if pid is None or pid in self._stopped:
+            if pid is None or pid in self._stopped or (spare and not stop and pid in self._oldest()):
+                continue
+            if stop:
+                self._stop(victim, pid)
                 continue
             building = victim in ("hasher", "trainer") and self._is_building()
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGSTOP if stop else signal.SIGKILL)
-                (self.settled.stops if stop else self.settled.kills)[victim] += 1
-                if stop:
-                    seconds = float(self._rng.uniform(0, LONGEST_STOP_SECONDS))
-                    self._go_on_after(seconds, pid)
-                    if victim == "server":
-                        self._away.append((time.time(), time.time() + seconds))
-                else:
-                    left, deadline = left - 1, time.monotonic() + START_SECONDS
-                    self.settled.kills["building"] += building
+                os.kill(pid, signal.SIGKILL)
+                left, deadline = left - 1, time.monotonic() + START_SECONDS
+                self.settled.kills[victim] += 1
+                self.settled.kills["building"] += building
+
+    def stop_one(self, weights: Mapping[str, int] = WEIGHTS) -> None:
+        """Stop a process now, if there is one to be stopped; it goes on a little later by itself."""
+        shares = np.array(list(weights.values())) / sum(weights.values())
+        victim = str(self._rng.choice(list(weights), p=shares))
+        pid = self._pid_of(victim)
+        if pid is not None and pid not in self._stopped:
+            self._stop(victim, pid)
+
+    def _stop(self, victim: str, pid: int) -> None:
+        seconds = float(self._rng.uniform(0, LONGEST_STOP_SECONDS))
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGSTOP)
+            self.settled.stops[victim] += 1
+            self._go_on_after(seconds, pid)
+            if victim == "server":
+                self._away.append((time.time(), time.time() + seconds))
 
     def settle(self) -> Settled:
         """Strike no more, wait until all is in order, and say what is not."""
-        self._wait(LONGEST_STOP_SECONDS + 0.1)
+        self.wait(LONGEST_STOP_SECONDS + 0.1)
         settled, wrong = self.settled, self.settled.violations
         (self._folder / STOP).touch()
         start = time.monotonic()
@@ -187,7 +215,7 @@ class ChaosWorld:
                 settled.failed_queries.append(failed.why)
         settled.violations += violations(self._connections, INDEX, self._record)
 
-    def _wait(self, seconds: float) -> None:
+    def wait(self, seconds: float) -> None:
         """Sleep, and start what is gone."""
         until = time.monotonic() + seconds
         while True:
@@ -217,17 +245,27 @@ class ChaosWorld:
                 command = [sys.executable, "-m", "tests.faults.chaos_producer", INDEX, name, str(self._folder)]
                 self._producers[name] = subprocess.Popen(command, env=self._variables(), stderr=self._log)
 
+    def processes(self) -> dict[str, list[int]]:
+        """The pids of all processes by what they are, the oldest first."""
+        assert self._fleet is not None
+        found: dict[str, list[int]] = {victim: [] for victim in WEIGHTS}
+        found["supervisor"].append(self._fleet.pid)
+        found["producer"] += [self._producers[name].pid for name in self._names]
+        with contextlib.suppress(EmbeddedServerError):  # it was stopped
+            listener = DataDirectory(self._server.directory).listener()
+            found["server"] += [] if listener is None else [listener]
+        for pid in _children(self._fleet.pid):
+            if (what := "".join(_arguments(pid)[-1:])) in found:
+                found[what].append(pid)
+        return {what: sorted(pids) for what, pids in found.items()}
+
+    def _oldest(self) -> set[int]:
+        return {pids[0] for pids in self.processes().values() if pids}
+
     def _pid_of(self, victim: str) -> int | None:
         """Of one of them, if there is one."""
-        assert self._fleet is not None
-        if victim == "supervisor":
-            return self._fleet.pid
-        if victim == "producer":
-            return self._producers[str(self._rng.choice(self._names))].pid
-        if victim == "server":
-            return DataDirectory(self._server.directory).listener()
-        children = [pid for pid in _children(self._fleet.pid) if _arguments(pid)[-1:] == [victim]]
-        return int(self._rng.choice(children)) if children else None
+        pids = self.processes()[victim]
+        return int(self._rng.choice(pids)) if pids else None
 
     def _is_building(self) -> bool:
         try:
@@ -272,7 +310,7 @@ class ChaosWorld:
     def _variables(self) -> dict[str, str]:
         path = os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])
         own = {"PYTHONPATH": path, "STREAM_HASH_URL": self._server.url, "OPENBLAS_NUM_THREADS": "1"}
-        return {**os.environ, **own, **({"CHAOS_SHORT_LEASES": "1"} if self._short_leases else {})}
+        return {**os.environ, **own, **self._more}
 
 
 class _Requests(Repeating):

@@ -25,35 +25,44 @@ from stream_hash.storage.scripts import sources
 
 PIECE: Final = 1 << 16
 NAMES: Final = {hashlib.sha1(text.encode()).hexdigest(): name for name, text in sources().items()}  # noqa: S324 - Redis's
-
-REST: Final = 6
+BY_TEXT: Final = {text: name for name, text in sources().items()}
+REST: Final = 8
+CHANCE: Final = 0.7
 
 
 class Losses:
-    """Which replies are lost: of each kind of command `wanted`, at random; after one, those to the next REST calls not.
+    """Which replies are lost: of each kind of command `wanted`, at random; after one, none until the same comes again.
 
-    So what is sent again three times comes through, and nobody is told of anything. lost : how many were, by kind; of
-    commands sent together one counts.
+    So what is sent again comes through, and nobody is told of anything. (What never comes again is waited for during
+    REST calls.) seen, lost : how many calls there were, and of how many the reply was lost, by kind; of commands sent
+    together each kind counts.
     """
 
     def __init__(self, wanted: int, seed: int) -> None:
         self._wanted = wanted
         self._rng = np.random.default_rng([seed, 23])
         self._rest = 0
+        self._awaited: list[str] = []
         self.lost: Counter[str] = Counter()
         self.seen: Counter[str] = Counter()
 
     def __call__(self, names: list[str]) -> bool:
         """Whether the replies to commands that are sent together are lost."""
-        self.seen.update(names)
-        self._rest -= 1
-        rarest = min(names, key=lambda name: self.lost[name])
-        chance = 0.5 if self.lost[rarest] < self._wanted else 0.01
-        if self._rest > 0 or self._rng.random() >= chance:
+        kinds = set(names)
+        self.seen.update(kinds)
+        if self._rest:
+            self._rest = 0 if names == self._awaited else self._rest - 1
             return False
-        self._rest = REST
-        self.lost[rarest] += 1
+        if all(self.lost[kind] >= self._wanted for kind in kinds) or self._rng.random() >= CHANCE:
+            return False
+        self._rest, self._awaited = REST, names
+        self.lost.update(kinds)
         return True
+
+    @property
+    def left(self) -> dict[str, int]:
+        """How many replies are still to be lost, by kind, of those that were seen."""
+        return {kind: self._wanted - self.lost[kind] for kind in sorted(self.seen) if self.lost[kind] < self._wanted}
 
 
 class LossyProxy:
@@ -159,4 +168,6 @@ def _number(data: bytes, position: int) -> tuple[int, int] | None:
 
 def _name(command: list[bytes]) -> str:
     name = command[0].decode().upper()
-    return NAMES.get(command[1].decode(), name) if name == "EVALSHA" else name
+    if name == "EVALSHA":
+        return NAMES.get(command[1].decode(), name)
+    return BY_TEXT.get(command[1].decode(), name) if name == "EVAL" else name
