@@ -6,7 +6,6 @@ tests/faults/chaos_world.py has the deployment, and says what has to be true whe
 from __future__ import annotations
 
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ def measure(kills: int, *, pause_seconds: float, stops: float, short_leases: boo
                     progress(f"{min(start + 50, kills):,} of {kills:,} kills")
             except TimeoutError as error:
                 failure = str(error)
-            settled = asdict(world.settle())
+            settled = world.settle().figures()
         if failure:
             settled["violations"].append(failure)
         log = (Path(folder) / "fleet.log").read_text(errors="replace").splitlines()[-LOG_LINES:]

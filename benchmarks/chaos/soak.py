@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ WARM_UP = 0.25
 """The share of the run that is not judged."""
 
 WINDOWS = 12
-LOOKS_A_WINDOW = 10
+LOOKS_A_WINDOW = 40
 FLAT = 0.05
 STRUCK = {"hasher": 8, "trainer": 4, "producer": 4}
 STOPPED = {**STRUCK, "server": 2, "supervisor": 1}
@@ -34,11 +34,13 @@ STOPPED = {**STRUCK, "server": 2, "supervisor": 1}
 
 @dataclass(frozen=True)
 class Look:
-    """seconds : since the beginning. server : bytes it uses for data. resident : bytes of each process."""
+    """seconds : since the beginning. data : bytes that the server uses, but for its clients and its log. resident :
+    bytes of each process, by what it is and its pid.
+    """
 
     seconds: float
-    server: int
-    resident: dict[int, int]
+    data: int
+    resident: dict[tuple[str, int], int]
 
 
 def measure(minutes: float, *, between_seconds: float, seed: int) -> dict[str, Any]:
@@ -52,7 +54,6 @@ def measure(minutes: float, *, between_seconds: float, seed: int) -> dict[str, A
         ) as world,
     ):
         watch = _Watch(world, f"{folder}/data/server.sock", seconds / (WINDOWS * LOOKS_A_WINDOW))
-        oldest = {pids[0]: what for what, pids in world.processes().items() if pids}
         watch.start()
         end, told = time.monotonic() + seconds, 0
         while (left := end - time.monotonic()) > 0:
@@ -66,10 +67,9 @@ def measure(minutes: float, *, between_seconds: float, seed: int) -> dict[str, A
                 told = int((seconds - left) / 60)
                 progress(f"{told} of {minutes:g} minutes")
         watch.end()
-        settled = asdict(world.settle())
+        settled = world.settle().figures()
         log = (Path(folder) / "fleet.log").read_text(errors="replace").splitlines()[-60:]
-    oldest = {pid: what for pid, what in oldest.items() if pid in watch.looks[-1].resident}
-    series = _series(watch.looks, oldest, seconds)
+    series = _series(watch.looks, seconds)
     result = {"minutes": minutes, "kept_seconds": KEPT_SECONDS, **settled, "series": series, "spread": _spread(series)}
     result["in_order"] = (
         not settled["violations"]
@@ -95,25 +95,29 @@ class _Watch(Repeating):
         except redis.RedisError:
             self.ended.wait(0.2)
             return
-        server = info["used_memory"] - info["mem_clients_normal"] - info["mem_aof_buffer"]
-        pids = [pid for pids in self._world.processes().values() for pid in pids]
-        resident = {pid: size for pid in pids if (size := resident_bytes(pid))}
-        self.looks.append(Look(time.monotonic() - self._start, server, resident))
+        data = info["used_memory"] - info["mem_clients_normal"] - info["mem_aof_buffer"]
+        found = [(what, pid) for what, pids in self._world.processes().items() for pid in pids]
+        resident = {(what, pid): size for what, pid in found if (size := resident_bytes(pid))}
+        self.looks.append(Look(time.monotonic() - self._start, data, resident))
         self.ended.wait(self._interval)
 
 
-def _series(looks: list[Look], oldest: dict[int, str], seconds: float) -> list[dict[str, Any]]:
-    """The medians of each window."""
+def _series(looks: list[Look], seconds: float) -> list[dict[str, Any]]:
+    """The medians of each window: of the data, and of the processes that were there from the warm-up on to the end."""
+    judged = [look for look in looks if look.seconds >= WARM_UP * seconds]
+    there = sorted(judged[0].resident.keys() & judged[-1].resident.keys()) if judged else []
+    names = {process: f"{process[0]} {process[1]}" for process in there}
     series = []
     for window in range(WINDOWS):
         start, end = seconds * window / WINDOWS, seconds * (window + 1) / WINDOWS
         inside = [look for look in looks if start <= look.seconds < end]
         if inside:
             resident = {
-                what: float(np.median([look.resident.get(pid, 0) for look in inside])) for pid, what in oldest.items()
+                name: float(np.median([look.resident[process] for look in inside if process in look.resident] or [0]))
+                for process, name in names.items()
             }
-            server = float(np.median([look.server for look in inside]))
-            series.append({"minute": end / 60, "judged": start >= WARM_UP * seconds, "data": server, **resident})
+            data = float(np.median([look.data for look in inside]))
+            series.append({"minute": end / 60, "judged": start >= WARM_UP * seconds, "data": data, **resident})
     return series
 
 

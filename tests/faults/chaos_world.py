@@ -70,6 +70,10 @@ class Settled:
     failed_queries: list[str] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
 
+    def figures(self) -> dict[str, Any]:
+        """All of it, in JSON's types."""
+        return {**vars(self), "kills": dict(self.kills), "stops": dict(self.stops)}
+
 
 class ChaosWorld:
     """The deployment. folder : empty, and its path short: a socket is in it."""

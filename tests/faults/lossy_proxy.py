@@ -27,7 +27,11 @@ PIECE: Final = 1 << 16
 NAMES: Final = {hashlib.sha1(text.encode()).hexdigest(): name for name, text in sources().items()}  # noqa: S324 - Redis's
 BY_TEXT: Final = {text: name for name, text in sources().items()}
 REST: Final = 8
+GREETINGS: Final = ("HELLO", "CLIENT")
+"""What a new connection begins with. When such a reply is lost, the call that comes after is the one to come through."""
 CHANCE: Final = 0.7
+CHANCE_AFTERWARDS: Final = 0.03
+"""When there were as many as wanted: some calls are made only after another one lost its reply."""
 
 
 class Losses:
@@ -51,9 +55,11 @@ class Losses:
         kinds = set(names)
         self.seen.update(kinds)
         if self._rest:
-            self._rest = 0 if names == self._awaited else self._rest - 1
+            again = names == self._awaited and names[0] not in GREETINGS
+            self._rest = 0 if again else self._rest - 1
             return False
-        if all(self.lost[kind] >= self._wanted for kind in kinds) or self._rng.random() >= CHANCE:
+        enough = all(self.lost[kind] >= self._wanted for kind in kinds)
+        if self._rng.random() >= (CHANCE_AFTERWARDS if enough else CHANCE):
             return False
         self._rest, self._awaited = REST, names
         self.lost.update(kinds)

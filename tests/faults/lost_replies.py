@@ -42,7 +42,13 @@ PLAN: Final = {"force": True, "window": 300, "held_out": 100, "least": 50}
 _VOLATILE: Final = re.compile(rb"rq:.*|sh:\{x\}:(?:answer|progress|receipt|learner|trainer).*")
 """The queue's own keys, and those that hold moments or names made up at random."""
 
+_NAMES: Final = (b"nonce", b"token")
+"""Of the index, made up at random; and of the trainers: a request that is delivered again is taken up by another."""
+
 _OF_THE_RUN: Final = {"id", "started", "seconds", "created", "nonce"}
+
+_FIGURES: Final = f"sh:{{{INDEX}}}:figures"
+_QUALITY: Final = f"sh:{{{INDEX}}}:quality"
 
 
 def run(client: redis.Redis, url: str) -> dict[str, Any]:
@@ -131,12 +137,18 @@ def left_behind(client: Any) -> dict[str, Any]:
 
 
 def differences(expected: dict[str, Any], found: dict[str, Any]) -> list[str]:
-    """What a run with losses left otherwise than one without. Figures may be missing, and none may be there twice."""
-    figures = f"sh:{{{INDEX}}}:figures"
+    """What a run with losses left otherwise than one without.
+
+    Figures of live quality may be missing, and none may be there twice: a batch whose first attempt is not known to be
+    the first is not scored.
+    """
     wrong = [f"{key} is {'missing' if key in expected else 'extra'}" for key in sorted(expected.keys() ^ found.keys())]
     for key in sorted(expected.keys() & found.keys()):
-        if key == figures:
-            wrong += [f"{figures}: {figure}" for figure in found[key] if figure not in expected[key]]
+        if key == _FIGURES:
+            wrong += [f"{key}: {figure}" for figure in found[key] if figure not in expected[key]]
+        elif key == _QUALITY:
+            counts = [held[b"summary"]["series"]["length"] for held in (expected[key], found[key])]
+            wrong += [f"{key} counts {counts[1]} figures, not {counts[0]} or fewer"] if counts[1] > counts[0] else []
         elif expected[key] != found[key]:
             wrong.append(f"{key} is {found[key]!r:.300}, not {expected[key]!r:.300}")
     return wrong
@@ -145,7 +157,7 @@ def differences(expected: dict[str, Any], found: dict[str, Any]) -> list[str]:
 def _held(client: Any, key: bytes) -> Any:
     kind = client.type(key)
     if kind == b"hash":
-        return {field: _lasting(value) for field, value in client.hgetall(key).items() if field != b"nonce"}
+        return {field: _lasting(value) for field, value in client.hgetall(key).items() if field not in _NAMES}
     if kind == b"set":
         return sorted(client.smembers(key))
     if kind == b"zset":
