@@ -76,18 +76,18 @@ class IndexMachine(RuleBasedStateMachine):
 
     # Writes
 
-    @rule(chosen=ids, start=numbers, label=st.sampled_from(LABELS))
-    def upsert(self, chosen: list[str], start: int, label: str) -> None:
+    @rule(chosen=ids, start=numbers, label=st.sampled_from(LABELS), now=st.booleans())
+    def upsert(self, chosen: list[str], start: int, label: str, now: bool) -> None:
         rows = VECTORS[[(start + n) % len(VECTORS) for n in range(len(chosen))]]
-        self._accept(Batch("upsert", chosen, rows, [label] * len(chosen)))
+        self._accept(Batch("upsert", chosen, rows, [label] * len(chosen)), now)
 
-    @rule(chosen=ids)
-    def delete(self, chosen: list[str]) -> None:
-        self._accept(Batch("delete", chosen))
+    @rule(chosen=ids, now=st.booleans())
+    def delete(self, chosen: list[str], now: bool) -> None:
+        self._accept(Batch("delete", chosen), now)
 
-    @rule(chosen=ids, label=st.sampled_from(LABELS))
-    def label(self, chosen: list[str], label: str) -> None:
-        self._accept(Batch("label", chosen, labels=[label] * len(chosen)))
+    @rule(chosen=ids, label=st.sampled_from(LABELS), now=st.booleans())
+    def label(self, chosen: list[str], label: str, now: bool) -> None:
+        self._accept(Batch("label", chosen, labels=[label] * len(chosen)), now)
 
     @rule(chosen=ids)
     def delete_at_once(self, chosen: list[str]) -> None:
@@ -102,11 +102,14 @@ class IndexMachine(RuleBasedStateMachine):
         self.index.label(chosen, ["now"] * len(chosen))
         self.applied.append((first, Batch("label", chosen, labels=[label_text("now")] * len(chosen))))
 
-    def _accept(self, batch: Batch) -> None:
+    def _accept(self, batch: Batch, now: bool) -> None:
+        """now : it is applied at once, before all that wait."""
         name = f"b{len(self.accepted)}"
         first = self.handle.ledger.accept(name, batch, lease_until=0).first
         self.accepted.append((name, first, batch))
         self.waiting.append((name, first, batch))
+        if now:
+            self.apply(-1, late=False, lost=False)
 
     @precondition(lambda self: self.waiting)
     @rule(which=places, late=st.booleans(), lost=st.booleans())
@@ -137,9 +140,11 @@ class IndexMachine(RuleBasedStateMachine):
             self.apply(-1, late=late, lost=False)
 
     @precondition(lambda self: len(self.accepted) > len(self.waiting))
-    @rule(which=places)
-    def wake_up(self, which: int) -> None:
-        """A worker that was paused writes a batch that others have finished, perhaps long ago."""
+    @rule(which=places, long_ago=st.booleans())
+    def wake_up(self, which: int, long_ago: bool) -> None:
+        """A worker that was paused writes a batch that others have finished; whose tombstones may be forgotten."""
+        if long_ago:
+            self.sweep()
         _, first, batch = self._finished(which)
         ingest._Application(self.late, batch, first).run()
         self.done["finished batches written again by a worker that was paused"] += 1
