@@ -28,7 +28,8 @@ NAMES: Final = {hashlib.sha1(text.encode()).hexdigest(): name for name, text in 
 BY_TEXT: Final = {text: name for name, text in sources().items()}
 REST: Final = 8
 GREETINGS: Final = ("HELLO", "CLIENT")
-"""What a new connection begins with. When such a reply is lost, the call that comes after is the one to come through."""
+"""What a new connection begins with. When such a reply is lost, it is the call after them that has to come through."""
+
 CHANCE: Final = 0.7
 CHANCE_AFTERWARDS: Final = 0.03
 """When there were as many as wanted: some calls are made only after another one lost its reply."""
