@@ -11,17 +11,21 @@ from redis import exceptions
 from rq.timeouts import JobTimeoutException
 
 from stream_hash.clock import now_milliseconds
-from stream_hash.errors import GenerationGoneError, IndexMissingError
+from stream_hash.errors import GenerationGoneError, IndexMissingError, StreamHashError
 from stream_hash.logs import milliseconds_since, told
 from stream_hash.priority import at_low_priority
 from stream_hash.queue import APPLY_BATCH, BUILD_CHUNK, TRAIN, chunk_of
 from stream_hash.service.context import Context
 from stream_hash.service.handle import IndexHandle
-from stream_hash.service.ingest import Applied
+from stream_hash.service.ingest import LEASE_MILLISECONDS, Applied
 from stream_hash.service.ingest import apply_batch as apply_to
 from stream_hash.service.reindex import build_chunk as build
 from stream_hash.service.schedule import Trainers
+from stream_hash.storage.store import index_names
 from stream_hash.storage.tallies import FailureKind
+
+AT_ONCE: Final = 100
+"""Batches of an index that are applied without the queue, before the worker looks again whether it can use it."""
 
 log = logging.getLogger("stream_hash.jobs")
 
@@ -33,6 +37,9 @@ _SERVER_FAULTS: Final = (
     exceptions.ClusterDownError,
 )
 """Errors that say nothing about a batch: the attempt does not count, if the server can still be told so."""
+
+_SERVER_REFUSALS: Final = ("MISCONF", "NOREPLICAS", "MASTERDOWN")
+"""What the same is told by, for which redis-py has no class: a full disk, too few replicas, a replica on its own."""
 
 
 def apply_batch(context: Context, index: str, batch: str) -> None:
@@ -50,7 +57,7 @@ def apply_batch(context: Context, index: str, batch: str) -> None:
     except IndexMissingError:
         return _gone(context, index, batch)
     except Exception as error:
-        blame_server = isinstance(error, _SERVER_FAULTS)
+        blame_server = _is_of_the_server(error)
         try:
             reason = f"{type(error).__name__}: {error}"
             handle.ledger.release(
@@ -83,7 +90,7 @@ def _tell(handle: IndexHandle, batch: str, applied: Applied | None, start: float
 
 
 def _kind_of(error: Exception) -> FailureKind:
-    if isinstance(error, _SERVER_FAULTS):
+    if _is_of_the_server(error):
         return "server"
     if isinstance(error, JobTimeoutException):
         return "timeout"
@@ -94,6 +101,34 @@ def _gone(context: Context, index: str, batch: str) -> None:
     """The next job opens the index anew: one of its name may be created."""
     context.forget(index)
     log.warning("batch %s is not applied: there is no index %s (any more)", batch, index)
+
+
+def apply_overdue(context: Context) -> int:
+    """Apply, without the queue, some of what is due; how many batches.
+
+    A server that is out of memory gives no job away, since RQ's lists would grow. What was accepted can be applied all
+    the same, and has to be: deletes among it are what gives memory back.
+    """
+    applied = 0
+    for name in index_names(context.client):
+        try:
+            ledger = context.index(name).ledger
+        except (IndexMissingError, exceptions.NoPermissionError):
+            continue  # being created or dropped, or another account's
+        now = now_milliseconds()
+        for batch in ledger.lease_overdue(now, now + LEASE_MILLISECONDS, AT_ONCE):
+            try:
+                apply_batch(context, name, batch)
+                applied += 1
+            except (exceptions.ResponseError, StreamHashError):
+                log.exception("batch %s of index %s could not be applied", batch, name)
+    return applied
+
+
+def _is_of_the_server(error: Exception) -> bool:
+    if isinstance(error, exceptions.ResponseError) and str(error).startswith(_SERVER_REFUSALS):
+        return True
+    return isinstance(error, _SERVER_FAULTS)
 
 
 def build_chunk(context: Context, index: str, argument: str) -> None:

@@ -12,8 +12,10 @@ Rules
    A second signal, a second or more after the first, ends the process at once; the lease covers its job.
 4. The server may go away at any moment. The worker waits for it and goes on, idle or busy; the job whose end
    could not be recorded comes back when its lease has run out, and is applied again, harmlessly. The same
-   holds while the server is out of memory. Any other error of the server (it became a replica, it refuses the
-   password or a command) ends the process with an error: whoever starts it again also connects it anew.
+   holds while the server is out of memory; since no job can be taken from the queue then, `on_memory_out` is
+   called from time to time, to do without it what can be done. Any other error of the server (it became a
+   replica, it refuses the password or a command) ends the process with an error: whoever starts it again also
+   connects it anew.
 5. A job that fails is queued again by RQ up to its retries, then stays failed; what a failure means for its
    batch is for the ledger, through the job function and `on_maintenance`.
 6. Not listened to: RQ's commands by publish/subscribe (shutdown, kill-horse, stop-job) and `rq suspend`.
@@ -58,8 +60,8 @@ from stream_hash.logs import about, always_about, milliseconds_since, told
 from stream_hash.queue import APPLY_BATCH, JobFunction, SafeJob, SafeQueue
 from workers import recovery
 
-LEASE_SECONDS: Final = 30
-MAINTENANCE_SECONDS: Final = 15
+LEASE_SECONDS: Final = 15
+MAINTENANCE_SECONDS: Final = 5
 WORKER_TTL_SECONDS: Final = 30
 """How long a worker is shown as alive after its last sign of life."""
 LONGEST_PAUSE_SECONDS: Final = 5.0
@@ -76,6 +78,7 @@ class StreamWorker(SimpleWorker):
 
     functions : what a job may name, by exact name. context : what each function is given first.
     on_maintenance : called by one worker of the queue in each maintenance interval.
+    on_memory_out : called after each pause, while the server is out of memory.
     signals : False for a thread other than the main one; `stop()` is then the way to stop it.
     """
 
@@ -87,6 +90,7 @@ class StreamWorker(SimpleWorker):
         functions: Mapping[str, JobFunction],
         context: object,
         on_maintenance: Callable[[], object] = lambda: None,
+        on_memory_out: Callable[[], object] = lambda: None,
         signals: bool = True,
         lease_seconds: int = LEASE_SECONDS,
         maintenance_seconds: int = MAINTENANCE_SECONDS,
@@ -105,6 +109,7 @@ class StreamWorker(SimpleWorker):
         self._functions = dict(functions)
         self._context = context
         self._on_maintenance = on_maintenance
+        self._on_memory_out = on_memory_out
         self._signals = signals
         self._lease_seconds = lease_seconds
         self._running: tuple[Job, Execution] | None = None
@@ -167,6 +172,8 @@ class StreamWorker(SimpleWorker):
                     extra=told("worker.waiting", reason=str(error)),
                 )
                 self._pause(pause_seconds)
+                if isinstance(error, OutOfMemoryError):
+                    self._call_on_memory_out()
         return worked
 
     def execute_job(self, job: Job, queue: Queue) -> None:
@@ -264,6 +271,12 @@ class StreamWorker(SimpleWorker):
         else:
             # A lock that somebody made without an expiry would stop the sweep for good.
             self.connection.expire(key, seconds, nx=True)
+
+    def _call_on_memory_out(self) -> None:
+        try:
+            self._on_memory_out()
+        except Exception:
+            logger.exception("worker %s: on_memory_out failed", self.name)
 
     def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:  # noqa: ARG002 - RQ's signature
         """Show that the worker lives, and renew the lease of its job.

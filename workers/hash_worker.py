@@ -18,7 +18,7 @@ def run(url: str | None = None, broker_url: str | None = None, *, processes: int
         return supervise(["workers.hash_worker"], processes, url, broker_url)
 
     # Not needed by a supervisor, and half a second of imports.
-    from stream_hash.jobs import FUNCTIONS
+    from stream_hash.jobs import FUNCTIONS, apply_overdue
     from stream_hash.service.context import open_context
     from workers.base import StreamWorker
     from workers.tuning import tune
@@ -27,7 +27,12 @@ def run(url: str | None = None, broker_url: str | None = None, *, processes: int
     leave_with_supervisor()
     context = open_context(url, broker_url)
     worker = StreamWorker(
-        HASH_QUEUE, context.broker, functions=FUNCTIONS, context=context, on_maintenance=context.sweep
+        HASH_QUEUE,
+        context.broker,
+        functions=FUNCTIONS,
+        context=context,
+        on_maintenance=context.sweep,
+        on_memory_out=lambda: apply_overdue(context),
     )
     worker.work()
     return 0

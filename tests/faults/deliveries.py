@@ -13,13 +13,14 @@ from typing import Any
 @dataclass
 class _Pending:
     """A batch. first : its first sequence number. until : of its lease. attempts : those that count. failed : it was
-    given back once.
+    given back once, for the reason `failure`.
     """
 
     first: int
     until: int
     attempts: int = 0
     failed: bool = False
+    failure: Any = None
 
 
 class Deliveries:
@@ -65,8 +66,8 @@ class Deliveries:
     def _release(self, arguments: Sequence[Any], reply: Any) -> None:
         pending = self._pending.get(arguments[0])
         assert reply == (pending is not None), f"{arguments[0]} is given back: {reply}"
-        if pending is not None:
-            pending.until = int(arguments[1])
+        if pending is not None and (pending.until, pending.failure) != (int(arguments[1]), arguments[2]):
+            pending.until, pending.failure = int(arguments[1]), arguments[2]
             pending.attempts -= int(arguments[3])
             pending.failed = True
 

@@ -28,7 +28,7 @@ class Operator(Repeating):
 
     def step(self) -> None:
         moment = time.time()
-        if self._data.listener() is not None:
+        if self._is_there():
             self._seen = moment
             time.sleep(0.02)
             return
@@ -39,3 +39,9 @@ class Operator(Repeating):
         with contextlib.suppress(EmbeddedServerError):
             self._server.start()
             self.away.append((self._seen, time.time()))
+
+    def _is_there(self) -> bool:
+        try:
+            return self._data.listener() is not None
+        except EmbeddedServerError:
+            return True  # it listens and takes nobody in: it was stopped, and goes on some time

@@ -456,6 +456,21 @@ def a_released_batch_is_due_at_once_and_the_server_is_not_held_against_it(bench:
         bench.ledger.release("x", now=50, failure="boom", blame_server=True)
 
 
+def a_batch_is_given_back_once_however_often_its_reply_is_lost(bench: Bench) -> None:
+    bench.ledger.accept("x", Batch("delete", ["a"]), lease_until=1_000)
+    for now in (50, 60):
+        bench.ledger.begin("x", lease_until=9_000)
+        bench.ledger.release("x", now=now, failure="boom", blame_server=True)
+        after = bench.dump()
+        bench.ledger.release("x", now=now, failure="boom", blame_server=True)
+        assert bench.dump() == after
+    bench.ledger.begin("x", lease_until=70)
+    bench.ledger.release("x", now=70, failure="as its lease ran out", blame_server=True)
+    delivery = bench.ledger.begin("x", lease_until=9_000)
+    assert delivery is not None
+    assert (delivery.attempts, delivery.failure) == (1, "as its lease ran out")
+
+
 def the_horizon_is_the_oldest_write_still_on_its_way(bench: Bench) -> None:
     assert bench.ledger.horizon() == 1
     bench.ledger.accept("x", Batch("delete", ["a", "b"]), lease_until=0)
@@ -543,6 +558,7 @@ LEDGER_SCENARIOS = (
     a_finished_batch_leaves_a_receipt_that_expires_and_nothing_else,
     an_overdue_batch_is_leased_to_one_sweeper,
     a_released_batch_is_due_at_once_and_the_server_is_not_held_against_it,
+    a_batch_is_given_back_once_however_often_its_reply_is_lost,
     the_horizon_is_the_oldest_write_still_on_its_way,
     the_bound_on_pending_batches_refuses_and_takes_nothing,
 )

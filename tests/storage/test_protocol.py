@@ -123,6 +123,8 @@ MUTANTS = {
     "begun after the end": ("begin", "if not first then", "if false then", 0),
     "leased to all": ("lease", "redis.call('ZADD', leases, ARGV[2], batch)", "", 0),
     "the server held against it": ("release", "if ARGV[4] == '1' then", "if false then", 0),
+    "released twice": ("release", "== tonumber(ARGV[2])\n", "== 2^53\n", 0),
+    "released for any reason": ("release", "== ARGV[3] then -- rule: once", "~= '' then", 0),
     "released after the end": ("release", "if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then", "if false then", 0),
     "models overwritten": ("publish", "if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then", "if true then", 0),
     "a forgotten number again": ("publish", "> tonumber(ARGV[1]) then -- rule: never again", "> 2^53 then", 0),

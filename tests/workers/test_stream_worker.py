@@ -306,6 +306,19 @@ def test_a_worker_waits_while_the_server_is_out_of_memory(server: Any, caplog: p
         wait_until(lambda: done == ["b1"], what="the job to be done")
 
 
+def test_a_worker_that_gets_no_jobs_out_of_memory_does_what_needs_none(server: Any) -> None:
+    calls: list[int] = []
+
+    def help_out() -> None:
+        calls.append(1)
+        raise ValueError("it is logged, and the next time has its turn")
+
+    server.config_set("maxmemory", 1)
+    with running(server, lambda *_: None, on_memory_out=help_out):
+        wait_until(lambda: len(calls) > 1, what="it to be called, and again")
+        server.config_set("maxmemory", 0)
+
+
 def test_a_flood_of_malformed_entries_does_not_keep_a_worker_from_stopping(broker: Any, queue: SafeQueue) -> None:
     with running(broker, lambda *_: None) as worker:
         wait_until(lambda: live_workers(broker, HASH_QUEUE), what="the worker to show itself")

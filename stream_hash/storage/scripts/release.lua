@@ -5,10 +5,17 @@
 -- ARGV[4]  '1' when the server was at fault, not the batch: the attempt does not count
 -- ARGV[5]  the kind of failure, for the tallies
 -- Returns  1 when the batch was pending
+--
+-- Rule: repeating it changes nothing. Its lease then ends where this very call has put its end; whoever begins the
+-- batch moves it on.
 
 local prefix = string.sub(KEYS[1], 1, -8) -- without 'pending'
 if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then
   return 0
+end
+if tonumber(redis.call('ZSCORE', prefix .. 'leases', ARGV[1]) or '') == tonumber(ARGV[2])
+    and redis.call('HGET', prefix .. 'failures', ARGV[1]) == ARGV[3] then -- rule: once
+  return 1
 end
 -- a removal first: a server out of memory refuses a script only at a first write that may grow
 redis.call('ZREM', prefix .. 'leases', ARGV[1])
