@@ -27,6 +27,7 @@ from stream_hash.settings import IndexSettings, check_id, check_name, label_text
 from stream_hash.storage import codec, ledger
 from stream_hash.storage.codec import Batch, decode_batch, encode_batch
 from stream_hash.storage.ledger import Ledger
+from stream_hash.storage.store import Store
 
 PAGE = (Path(__file__).parents[1] / "docs" / "security.md").read_text()
 
@@ -127,7 +128,9 @@ def test_a_batch_that_is_too_many_bytes_is_neither_accepted_nor_read(monkeypatch
     one, limit = deletes(1), len(encode_batch(deletes(1)))
     for module in (codec, ledger):
         monkeypatch.setattr(module, "MAX_PAYLOAD_BYTES", limit)
-    accepting = Ledger(fakeredis.FakeRedis(), "x")
+    client = fakeredis.FakeRedis()
+    Store(client, "x").create(IndexSettings(2))
+    accepting = Ledger(client, "x")
     accepting.accept("b", one, lease_until=0)
     decode_batch(encode_batch(one))
     for call in (

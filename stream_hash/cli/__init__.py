@@ -40,7 +40,7 @@ COMMANDS: Final = {
     "export": ("backup", "Write an index to a file: a backup."),
     "import": ("backup", "Make an index of an exported file."),
     "tune": ("tune", "Measure searches, and choose the cheapest that is good enough."),
-    "train": ("training", "Learn hash functions from labels, and swap them in."),
+    "train": ("training", "Learn hash functions, from labels or without, and swap them in."),
     "generations": ("training", "List the generations, and what became of each training."),
     "rollback": ("training", "Go back to an earlier generation."),
     "reindex": ("training", "Go on with a re-index that was interrupted."),

@@ -22,7 +22,7 @@ from typing import Final
 from stream_hash.errors import UsageError
 from stream_hash.queue import HASH_QUEUE, TRAIN_QUEUE, patterns
 from stream_hash.settings import check_name
-from stream_hash.storage.keys import INDEXES
+from stream_hash.storage.keys import IMPORTS, INDEXES
 
 LEAST_PASSWORD: Final = 16
 """Characters of a password. A server keeps its SHA-256 without a salt, so whoever reads the file can try out words."""
@@ -78,7 +78,7 @@ class Scope:
 def _reads(scope: Scope, *queues: str) -> Grant:
     """All of an index, who works the queues, and how many batches wait."""
     everything = (*scope.of_index("*"), *scope.of_items("*"))
-    seen = (INDEXES, patterns.queue(HASH_QUEUE), *patterns.workers_of(HASH_QUEUE, TRAIN_QUEUE))
+    seen = (INDEXES, IMPORTS, patterns.queue(HASH_QUEUE), *patterns.workers_of(HASH_QUEUE, TRAIN_QUEUE))
     own = [key for name in queues for key in patterns.looked_at(name)]
     return Grant(f"{CONNECT} {READS}", reads=(*everything, *seen, *own))
 
@@ -146,7 +146,7 @@ def _owner(scope: Scope) -> list[Grant]:
     return [
         _reads(scope, HASH_QUEUE, TRAIN_QUEUE),
         Grant(f"{SCRIPTS} {writes}", (*scope.of_index("*"), *scope.of_items("*"), *queues)),
-        Grant("sadd srem", (INDEXES,)),
+        Grant("sadd srem", (INDEXES, IMPORTS)),
     ]
 
 

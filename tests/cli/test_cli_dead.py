@@ -174,7 +174,7 @@ def test_an_index_is_dropped_when_the_answer_is_yes(idle: Cli, ledger: Ledger, n
     outcome = idle("drop", name, "--yes", "--json")
     assert outcome.code == 0
     assert outcome.json["index"] == name
-    assert outcome.json["keys"] == 5
+    assert outcome.json["keys"] == 6
     for gone in (["drop", name, "--yes"], ["status", name], ["dead", "list", name]):
         assert idle(*gone).code == 5
     assert name not in [index["index"] for index in idle("status", "--json").json["indexes"]]
