@@ -18,7 +18,7 @@ from stream_hash.numerics.asymmetric import table_scores
 from stream_hash.service import search as search_module
 from stream_hash.service.connections import Connections
 from stream_hash.service.handle import IndexHandle
-from stream_hash.settings import IndexSettings
+from stream_hash.settings import MAX_CANDIDATES, IndexSettings
 from stream_hash.storage import buckets as buckets_module
 from stream_hash.storage.connection import Client
 
@@ -92,7 +92,7 @@ def test_a_batch_shares_its_round_trips(counted_client: redis.Redis, partitions:
 def test_a_batch_has_no_more_candidates_than_a_reply_may_hold() -> None:
     assert search_module.Searcher.batch_size(10, search_module.Plan()) == 64
     assert search_module.Searcher.batch_size(10, search_module.Plan(budget=6_000)) == 21
-    assert search_module.Searcher.batch_size(10, search_module.Plan(budget=10**9)) == 1
+    assert search_module.Searcher.batch_size(10, search_module.Plan(budget=MAX_CANDIDATES)) == 1
     assert search_module.Searcher.batch_size(10_000, search_module.Plan()) == 1
 
 
