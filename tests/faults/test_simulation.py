@@ -59,7 +59,7 @@ CAUGHT_BY: Mapping[str, int] = {
     "a search does not learn of new buckets": 52,
     "a search does not mind that a list was begun anew": 18,
     "recorded twice": 115,
-    "figures after a failure": 55,
+    "figures after a failure": 728,
     "a forgotten number again": 9,
     "an abandoned number again": 79,
     "a search does not miss deleted candidates": 114,
