@@ -48,11 +48,6 @@ def about(**fields: Any) -> Iterator[None]:
         _about.reset(token)
 
 
-def always_about(**fields: Any) -> None:
-    """Let everything that this thread logs from now on say these fields, too: the name of a worker."""
-    _about.set({**_about.get(), **fields})
-
-
 def milliseconds_since(start: float) -> float:
     """How long ago `time.perf_counter()` was `start`, for people: three decimals."""
     return round((time.perf_counter() - start) * 1e3, 3)

@@ -63,16 +63,17 @@ def test_the_first_item_counts_not_the_last(connections: Connections) -> None:
 
 
 def test_without_it_there_is_no_thread_and_with_it_only_once_something_is_buffered(connections: Connections) -> None:
+    others = timers()  # of tests before, which may take a moment to go
     Producer("x", connections).upsert("a", [1, 2, 3])
     producer = Producer("x", connections, flush_seconds=60)
-    assert timers() == []
+    assert set(timers()) <= set(others)
     producer.upsert("b", [1, 2, 3])
     producer.upsert("c", [1, 2, 3])
-    assert len(timers()) == 1
+    assert len(set(timers()) - set(others)) == 1
     assert accepted(connections) == 0
     del producer
     gc.collect()
-    wait_until(lambda: timers() == [], what="the thread to go with its producer")
+    wait_until(lambda: set(timers()) <= set(others), what="the thread to go with its producer")
 
 
 def test_what_the_timer_could_not_send_is_raised_by_the_next_call_and_sent_once(

@@ -16,7 +16,7 @@ import pytest
 from stream_hash import logs
 from stream_hash.environment import read_logging
 from stream_hash.errors import UsageError
-from stream_hash.logs import JsonFormatter, about, always_about, told
+from stream_hash.logs import JsonFormatter, about, told
 
 
 @pytest.fixture
@@ -73,12 +73,12 @@ def test_what_work_is_about_stands_on_every_line_logged_in_it_by_this_thread(
     log, stream = logger
 
     def work() -> None:
-        always_about(worker="w")
-        with about(index="x", batch="b1", event="never", level="never"):
-            with about(batch="b2"):
-                log.info("inner", extra=told("inner", index="y"))
-            log.info("outer")
-        log.info("after")
+        with about(worker="w"):
+            with about(index="x", batch="b1", event="never", level="never"):
+                with about(batch="b2"):
+                    log.info("inner", extra=told("inner", index="y"))
+                log.info("outer")
+            log.info("after")
 
     other = threading.Thread(target=work)
     other.start()

@@ -56,7 +56,7 @@ from rq.worker import SimpleWorker
 from rq.worker.base import WorkerStatus
 
 from stream_hash.clock import now_seconds
-from stream_hash.logs import about, always_about, milliseconds_since, told
+from stream_hash.logs import about, milliseconds_since, told
 from stream_hash.queue import APPLY_BATCH, JobFunction, SafeJob, SafeQueue
 from workers import recovery
 
@@ -127,10 +127,13 @@ class StreamWorker(SimpleWorker):
 
     def work(self, burst: bool = False) -> bool:  # type: ignore[override] # RQ's other options have no meaning here
         """Work until told to stop, or with `burst` until the queue is empty. Returns whether a job was run."""
+        with about(worker=self.name):
+            return self._work(burst)
+
+    def _work(self, burst: bool) -> bool:
         self._install_signal_handlers()
         self.birth_date = now()
         self._state = WorkerStatus.IDLE
-        always_about(worker=self.name)
         logger.info(
             "worker %s: works queue %s as process %d",
             *(self.name, self._queue.name, os.getpid()),

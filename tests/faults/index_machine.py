@@ -118,7 +118,7 @@ class IndexMachine(RuleBasedStateMachine):
         name, first, batch = self.waiting[which % len(self.waiting)]
         handle = self.late if late else self.handle
         if lost:
-            finish, handle.ledger.finish = handle.ledger.finish, lambda *_: False  # type: ignore[method-assign]
+            finish, handle.ledger.finish = handle.ledger.finish, lambda *_, **__: False  # type: ignore[method-assign]
             try:
                 apply_batch(handle, name)
             finally:

@@ -21,7 +21,7 @@ from stream_hash.service.context import open_context
 from workers.base import StreamWorker
 from workers.supervisor import Supervisor, leave_with_supervisor
 
-POISON, GREEDY = 666.0, 999.0
+POISON, GREEDY = 31415926.0, 27182818.0
 LEASE_MILLISECONDS = 1_000
 
 

@@ -68,4 +68,4 @@ def test_poison_is_buried_after_three_deliveries_and_the_fleet_goes_on(
     assert failed["exception"].endswith("MemoryError")
     text = (tmp_path / "log").read_text()
     assert "secret" not in text
-    assert "666" not in text
+    assert "31415926" not in text
