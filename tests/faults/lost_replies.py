@@ -39,8 +39,8 @@ BATCHES: Final = 16
 FAILING: Final = "p-6"
 PLAN: Final = {"force": True, "window": 300, "held_out": 100, "least": 50}
 
-_VOLATILE: Final = re.compile(rb"rq:.*|sh:\{x\}:(?:answer|progress|receipt|learner|trainer).*")
-"""The queue's own keys, and those that hold moments or names made up at random."""
+_VOLATILE: Final = re.compile(rb"rq:.*|sh:\{x\}:(?:answer|progress|receipt|learner|tallies|trainer).*")
+"""The queue's own keys; what holds moments or names made up at random; and what is counted for people, attempts too."""
 
 _NAMES: Final = (b"nonce", b"token")
 """Of the index, made up at random; and of the trainers: a request that is delivered again is taken up by another."""

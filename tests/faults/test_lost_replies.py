@@ -20,6 +20,10 @@ MOST_RUNS = 15
 SLOW_SECONDS = 0.002
 
 
+COMMANDED = ("import_", "dead_", "drop", "generation_abandon")
+"""Scripts of an operator's commands, which have tests of their own that stop them at each call."""
+
+
 @pytest.mark.timeout(240)
 def test_each_kind_of_call_may_lose_its_reply_and_nothing_is_done_twice(
     real_client: redis.Redis, embedded_url: str, server_directory: Path
@@ -34,7 +38,8 @@ def test_each_kind_of_call_may_lose_its_reply_and_nothing_is_done_twice(
         if not losses.left:
             break
     assert losses.left == {}
-    assert set(scripts.sources()) <= losses.seen.keys()
+    unseen = set(scripts.sources()) - losses.seen.keys()
+    assert {name for name in unseen if not name.startswith(COMMANDED)} == set()
 
 
 @pytest.mark.timeout(120)
