@@ -36,7 +36,7 @@ def figures(course: Course, data: Dataset, folder: Path) -> dict[str, Any]:
 
 
 def _counts(course: Course, queries: QueryLog, timeline: Timeline) -> dict[str, Any]:
-    decisions = [training["decision"] for training in course.trainings]
+    decisions = [run["decision"] for run in course.trainings + course.unasked]
     phases = timeline.phase[timeline.at(np.array([one.start for one in course.verified]))]
     return {
         "queries": len(queries.moment),
@@ -46,6 +46,7 @@ def _counts(course: Course, queries: QueryLog, timeline: Timeline) -> dict[str, 
         "switches": course.switches,
         "by_gate": decisions.count("live"),
         "by_force": decisions.count("forced"),
+        "unasked": sum(run["generation"] is not None for run in course.unasked),
         "verifications": len(course.verified),
         "verified_while_reindexing": int((phases == REINDEXING).sum()),
         "violations": sum(len(one.violations) for one in course.verified),
@@ -161,18 +162,19 @@ def _generations(course: Course, queries: QueryLog, data: Dataset, record: Recor
     alive = np.flatnonzero(record.alive)
     at_the_end = exact_precision(np.array(record.vectors[alive]), data.labels[alive], data)
     rows = []
-    runs = {training["generation"]: training for training in course.trainings if training["generation"]}
+    runs = {run["generation"]: run for run in course.trainings + course.unasked if run["generation"]}
+    streaming = {run["generation"]: run["items"] for run in course.trainings if run["generation"] and run["items"]}
     for generation in np.unique(queries.generation).tolist():
         own = queries.precision[queries.generation == generation]
-        training = runs.get(generation, {})
-        items = training.get("items") if training else course.portions[0][1]
+        run = runs.get(generation, {})
+        items = next((streaming[later] for later in sorted(streaming) if later >= generation), None)
         rows.append(
             {
                 "generation": generation,
-                "decision": training.get("decision", "lsh"),
-                "candidate": training.get("figures", {}).get("candidate"),
+                "decision": run.get("decision", "lsh"),
+                "candidate": run.get("figures", {}).get("candidate"),
                 "items": items or len(data.items),
-                "trained": training.get("trained", 0),
+                "trained": run.get("trained", 0),
                 "queries": len(own),
                 "precision_at_10": float(own.mean()),
                 "standard_error": float(own.std() / np.sqrt(len(own))),

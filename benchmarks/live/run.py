@@ -43,6 +43,7 @@ UNASKED = ("--interval", "1000000", "--labels", "1000000")
 class Course:
     """What happened, for figures.py. portions : of the stream, (items before, items after, start, end, seconds), times
     on the monotonic clock. trainings : the runs' records, with `moment`, when what came of it was live everywhere.
+    unasked : the records of runs that the trainer began by itself, since live quality dropped.
     rests : of trainings while the producer rested, the quiet stretch before, when it ended, and of the server's memory
     the level before, what the new generation takes, how far it was above where it should be in the end, and how many
     seconds later it no longer was, or None.
@@ -51,6 +52,7 @@ class Course:
     plan: LivePlan
     portions: list[tuple[int, int, float, float, float]] = field(default_factory=list)
     trainings: list[dict[str, Any]] = field(default_factory=list)
+    unasked: list[dict[str, Any]] = field(default_factory=list)
     rests: list[dict[str, Any]] = field(default_factory=list)
     verified: list[Verified] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
@@ -63,7 +65,7 @@ class Course:
 
     @property
     def switches(self) -> int:
-        return len({training["generation"] for training in self.trainings} - {None})
+        return len({run["generation"] for run in self.trainings + self.unasked} - {None})
 
 
 def run(data: Dataset, plan: LivePlan, folder: Path) -> Course:
@@ -107,6 +109,8 @@ class _Run:
         self._course.queries = self._clients.end()
         self._course.timeline = self._watch.end()
         self._course.totals = self._stream.totals()
+        asked = {training["id"] for training in self._course.trainings}
+        self._course.unasked = [run for run in self._handle.trainer.runs() if run["id"] not in asked]
         report = Index(INDEX, self._place.url).verify()
         self._course.violations = report.violations
         self._course.accounts = account(self._place)

@@ -39,7 +39,8 @@ def _counted(counts: dict[str, Any]) -> str:
         ("items accepted", f"{counts['accepted']:,} ({changes})"),
         (
             "generation switches (target: at least 8)",
-            f"{counts['switches']}: {counts['by_gate']} by the gate, {counts['by_force']} by force",
+            f"{counts['switches']}: {counts['by_gate']} by the gate, {counts['by_force']} by force; "
+            f"{counts['unasked']} that nobody asked for",
         ),
         *((f"{name} (target: 0)", f"{number:,}") for name, number in zero.items()),
         ("verifications while re-indexing", f"{counts['verified_while_reindexing']}"),
