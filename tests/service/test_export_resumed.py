@@ -113,6 +113,7 @@ def test_it_goes_on_before_the_first_block_that_is_damaged(fake: Client) -> None
         found, done = resumed(handle, bytes(holed))
         assert found == whole
         assert 0 < done.skipped < done.items
+    assert resumed(handle, whole[: ends[0]] + bytes(2 * len(whole)))[0] == whole
 
 
 def test_an_export_may_be_interrupted_and_gone_on_with_again_and_again(fake: Client) -> None:
