@@ -166,6 +166,9 @@ def test_on_a_cluster_nobody_asks_for_a_queue_who_needs_none(
     assert on_cluster("verify", "two").out.endswith(" 0 violations\n")
     assert on_cluster("query", "two", "--id", "item-1").out == on_cluster("query", "one", "--id", "item-1").out != ""
     assert on_cluster("import", "--abandon", "three").code == 5
+    for others in (["get", "item-1"], ["generations"], ["label", "item-1", "7"], ["delete", "item-2"]):
+        outcome = on_cluster(others[0], "two", *others[1:])
+        assert outcome.code == 0, outcome.err
     assert "RQ_KEY_PREFIX" in on_cluster("status").err
 
 
