@@ -132,6 +132,11 @@ def test_an_export_that_fails_tells_how_to_go_on_and_without_resume_begins_anew(
     outcome = cli("export", index, path)
     assert (outcome.code, outcome.out.count("of them by an attempt")) == (0, 0)
     interrupt_export(cli, index, path, monkeypatch)
+    assert cli("create", f"{index}-2", "--dim", DIMENSION).code == 0
+    outcome = cli("export", f"{index}-2", path, "--resume")
+    assert outcome.code == 5
+    assert "export without --resume" in outcome.err
+    assert "goes on with it" not in outcome.err
     began = r", 300 of them by an attempt that began \d{4}-\d\d-\d\d \d\d:\d\d UTC: "
     assert re.search(began, cli("export", index, path, "--resume").out)
 
