@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO
 
 import click
 
@@ -16,9 +15,10 @@ from stream_hash.cli.options import json_option, opened, server_options
 from stream_hash.cli.output import json_line, line, note, progress
 from stream_hash.environment import Environment
 from stream_hash.errors import IndexMissingError
-from stream_hash.formats.opening import name_of, replaced
+from stream_hash.formats.opening import name_of
 from stream_hash.formats.opening import opened as opened_file
-from stream_hash.service.export import export_index
+from stream_hash.formats.replacing import part_of, replaced
+from stream_hash.service.export import Exported, export_index, resume_export
 from stream_hash.service.handle import IndexHandle
 from stream_hash.service.restore import Imported, abandon_import, import_index
 from stream_hash.settings import MAX_PARTITIONS
@@ -28,47 +28,63 @@ from stream_hash.storage.connection import redis_errors
 @click.command(short_help="Write an index to a file: a backup.")
 @click.argument("name")
 @click.argument("file", metavar="FILE|-")
+@click.option("--resume", is_flag=True, help="Go on with an export to FILE that was interrupted, if there is one.")
 @json_option
 @server_options
-def export(environment: Environment, name: str, file: str, as_json: bool) -> None:
+def export(environment: Environment, name: str, file: str, resume: bool, as_json: bool) -> None:
     """Write an index to FILE, or to stdout (-): settings, items, the models of its generations, the saved plan.
 
     The index may be used meanwhile: each item is in the file as it was at some moment of the export. What is pending
     is not in it. FILE appears when it is complete, and takes the place of an older one; it is not compressed.
 
+    An export that is interrupted leaves .FILE.part. With --resume it goes on there, and what was written before is as
+    it was then; without, it begins anew.
+
     \b
     Example:
       stream-hash export photos photos.shx
+      stream-hash export photos photos.shx --resume
       stream-hash export photos - | zstd > photos.shx.zst
     """
     if file == "-" and (as_json or sys.stdout.isatty()):
         raise click.UsageError("With - stdout gets the file: redirect it, and leave out --json.")
-    connections = opened(environment)
+    if file == "-" and resume:
+        raise click.UsageError("With - there is nothing that --resume could go on with: name a file.")
+    connections = opened(environment, queue=False)
     start = time.monotonic()
     with redis_errors():
         handle = IndexHandle(connections.client, name)
-        with progress(f"exporting {name}") as show, _target(file) as target:
-            done = export_index(handle, target, writer=__version__, show=lambda text: show(f"exporting {name}: {text}"))
-            target.flush()
+        with progress(f"exporting {name}") as show:
+            done = _exported(handle, file, resume, lambda text: show(f"exporting {name}: {text}"))
     if as_json:
         seconds = round(time.monotonic() - start, 6)
         json_line({"index": name, **vars(done), "seconds": seconds})
         return
     models = f"{done.generations} generation{'s' * (done.generations != 1)}"
-    (note if file == "-" else line)(f"exported {done.items} items and {models}: {_size(done.bytes)}")
+    began = datetime.fromtimestamp(done.began, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    before = f", {done.skipped} of them by an attempt that began {began}" if done.skipped else ""
+    (note if file == "-" else line)(f"exported {done.items} items and {models}{before}: {_size(done.bytes)}")
+
+
+def _exported(handle: IndexHandle, file: str, resume: bool, show: Callable[[str], None]) -> Exported:
+    if file == "-":
+        done = export_index(handle, sys.stdout.buffer, writer=__version__, show=show)
+        sys.stdout.buffer.flush()
+        return done
+    path = Path(file)
+    with replaced(path, resume=resume) as target:
+        try:
+            if resume:
+                return resume_export(handle, target, str(part_of(path)), writer=__version__, show=show)
+            return export_index(handle, target, writer=__version__, show=show)
+        except BaseException as error:
+            if not isinstance(error, IndexMissingError):  # with that nobody could go on
+                note(f"Not complete: what is written stays in {part_of(path)}, and export --resume goes on with it.")
+            raise
 
 
 def _size(count: int) -> str:
     return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
-
-
-@contextmanager
-def _target(file: str) -> Iterator[BinaryIO]:
-    if file == "-":
-        yield sys.stdout.buffer
-        return
-    with replaced(Path(file)) as opened_one:
-        yield opened_one
 
 
 @click.command("import", short_help="Make an index of an exported file.")
@@ -107,7 +123,7 @@ def import_(
         return
     if file is None or name is None:
         raise click.UsageError("Give FILE and NAME.")
-    connections = opened(environment)
+    connections = opened(environment, queue=False)
     source = sys.stdin.buffer if file == "-" else Path(file)
     start = time.monotonic()
     with redis_errors(), opened_file(source) as readable, progress(f"importing {name}") as show:
@@ -136,7 +152,7 @@ def _told(name: str, done: Imported) -> str:
 
 def _abandon(environment: Environment, name: str, as_json: bool) -> None:
     with redis_errors():
-        if not abandon_import(opened(environment).client, name):
+        if not abandon_import(opened(environment, queue=False).client, name):
             raise IndexMissingError(
                 f"no import of {name!r} is under way",
                 why="it was finished, given up, or never begun",

@@ -3,7 +3,8 @@
 Read in this order: `records` (what comes out, and the bounds), `opening` and `detect` (from a source to
 a format), `values` (from stored values to an item's parts); then for arrays `columns`, `tables` and the
 formats `npy`, `npz`, `mat`, `fvecs`; for text `lines`, `gather` and the formats `jsonl`, `delimited`; and
-`labels`, a file without vectors.
+`labels`, a file without vectors. Beside them: the file of an exported index, in `archive`, `archive_parts`,
+`archive_reading` and `archive_partial`, and `replacing`, which puts it into its place.
 
 A file is never trusted: nothing is unpickled or evaluated, what it declares is compared with what it has
 before memory is taken, and what comes out are chunks, `Rejected` rows or a FormatError.

@@ -68,15 +68,25 @@ class Block:
     data: bytes | bytearray
 
 
-class ArchiveWriter:
-    """Writes blocks; `size` is how many bytes so far."""
+@dataclass(frozen=True)
+class Place:
+    """An end of a block: how many bytes and blocks are before it. sha256 : of these bytes."""
 
-    def __init__(self, file: Writable) -> None:
+    size: int
+    blocks: int
+    sha256: hashlib._Hash
+
+
+class ArchiveWriter:
+    """Writes blocks, from the front or from a place in a file on; `size` is how many bytes there are so far."""
+
+    def __init__(self, file: Writable, place: Place | None = None) -> None:
         self._file = file
-        self._sha256 = hashlib.sha256()
-        self._number = 0
-        self.size = 0
-        self._put(SIGNATURE + bytes([VERSION]))
+        self._sha256 = hashlib.sha256() if place is None else place.sha256.copy()
+        self._number = 0 if place is None else place.blocks
+        self.size = 0 if place is None else place.size
+        if place is None:
+            self._put(SIGNATURE + bytes([VERSION]))
 
     def write(self, kind: bytes, text: Mapping[str, Any], data: Sequence[bytes | memoryview] = ()) -> None:
         """Append a block; `data` are pieces that follow each other. memoryviews are of bytes."""
@@ -97,38 +107,46 @@ class ArchiveWriter:
         self.write(DONE, {**text, "sha256": digest})
         return digest
 
+    def place(self) -> Place:
+        """Behind the last block that was written."""
+        return Place(self.size, self._number, self._sha256.copy())
+
     def _put(self, piece: bytes | memoryview) -> None:
         self._sha256.update(piece)
         self._file.write(piece)
         self.size += len(piece)
 
 
-def read_blocks(file: Readable, name: str, bounds: Mapping[bytes, Bound]) -> Iterator[Block]:
-    """The blocks of an archive, DONE as the last. bounds : of each kind there may be.
+class ArchiveReader:
+    """Reads blocks. bounds : of each kind there may be."""
 
-    Raises FormatError when the file is none, is damaged (it names the block), or does not end where it should. What
-    came before is good as far as its checksums go.
-    """
-    return _Reader(file, name, bounds).blocks()
-
-
-class _Reader:
     def __init__(self, file: Readable, name: str, bounds: Mapping[bytes, Bound]) -> None:
         self._file, self._name, self._bounds = file, name, bounds
         self._sha256 = hashlib.sha256()
+        self._size = 0
+        self._blocks = 0
+
+    def place(self) -> Place:
+        """Behind the last block that came."""
+        return Place(self._size, self._blocks, self._sha256.copy())
 
     def blocks(self) -> Iterator[Block]:
+        """The blocks of an archive, DONE as the last.
+
+        Raises FormatError when the file is none, is damaged (it names the block), or does not end where it should. What
+        came before is good as far as its checksums go.
+        """
         self._begin()
-        number, block = 0, None
+        block = None
         while block is None or block.kind != DONE:
             before = self._sha256.hexdigest()
-            block = self._block(number)
+            block = self._block(self._blocks)
             if block.kind == DONE and block.text.get("sha256") != before:
                 self._damaged("its blocks are not those that were written", f"SHA-256 {before}")
             if block.kind == DONE and self._file.read(1):
-                self._damaged("more bytes follow its last block", f"that was block {number}")
+                self._damaged("more bytes follow its last block", f"that was block {self._blocks}")
+            self._blocks += 1
             yield block
-            number += 1
 
     def _begin(self) -> None:
         signature = self._take(len(SIGNATURE) + 1, "its signature")
@@ -176,6 +194,7 @@ class _Reader:
                 self._damaged(f"it ends within {what}", "it was cut, or not written to its end")
             taken += piece
         self._sha256.update(taken)
+        self._size += count
         return taken
 
     def _object(self, text: bytearray, what: str) -> dict[str, Any]:

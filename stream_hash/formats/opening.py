@@ -7,7 +7,6 @@ opened here is.
 from __future__ import annotations
 
 import io
-import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -147,39 +146,3 @@ class _Replayed(io.RawIOBase):
         piece = piece or self._read(len(view)) or b""
         view[: len(piece)] = piece
         return len(piece)
-
-
-@contextmanager
-def replaced(path: Path) -> Iterator[BinaryIO]:
-    """An empty file that takes the place of `path` when the block ends, and is gone when that ends by an error.
-
-    Whoever opens `path` meanwhile finds what was there before; what is put there has reached the disk. A process that
-    is killed leaves `.NAME.….part` beside it, which means nothing. Only its owner may read the file. Raises FormatError
-    when it cannot be written.
-    """
-    try:
-        descriptor, name = tempfile.mkstemp(".part", f".{path.name}.", path.parent)
-        part = Path(name)
-        with os.fdopen(descriptor, "wb") as file:
-            try:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-                part.replace(path)
-            except BaseException:
-                part.unlink(missing_ok=True)
-                raise
-        _synchronise(path.parent)
-    except OSError as error:
-        raise FormatError(
-            f"{path} cannot be written", why=str(error), remedy="check the folder, the disk and its free space"
-        ) from error
-
-
-def _synchronise(folder: Path) -> None:
-    """Let a folder's names reach the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

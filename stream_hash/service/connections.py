@@ -16,7 +16,7 @@ from stream_hash.storage.server import EmbeddedServer
 
 @dataclass(frozen=True)
 class Connections:
-    """client : of the server or cluster with the indexes. broker : of the server with RQ's queue."""
+    """client : of the server or cluster with the indexes. broker : of the server with RQ's queue, None without one."""
 
     client: Client
     broker: Any
@@ -38,10 +38,14 @@ class Connections:
         return cls.of(read_environment(url=url, broker_url=broker_url))
 
     @classmethod
-    def of(cls, environment: Environment, *, checked: bool = True) -> Connections:
-        """Connect to the server that an environment names. checked : refuse one on which an index would not be safe."""
+    def of(cls, environment: Environment, *, checked: bool = True, queue: bool = True) -> Connections:
+        """Connect to the server that an environment names. checked : refuse one on which an index would not be safe.
+        queue : to that of the queue as well, which a cluster has only with a hash tag in RQ_KEY_PREFIX.
+        """
         url = environment.url or embedded_url(environment)
         client = connect(url, checked=checked)
+        if not queue:
+            return cls(client, None)
         if environment.broker_url and checked:
             connect(environment.broker_url).close()  # a queue that is evicted is lost as well
         target = environment.broker_url or (client if is_cluster(client) else url)
@@ -53,7 +57,8 @@ class Connections:
     def close(self) -> None:
         """Give up both connections."""
         for client in (self.client, self.broker):
-            client.close()
+            if client is not None:
+                client.close()
 
 
 def data_dir_words(environment: Environment) -> str:

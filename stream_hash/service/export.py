@@ -8,20 +8,24 @@
    may be in it as it was before or after; one that is deleted and stored again may be missing, or there twice, and
    then the newer one counts, by its sequence number.
 4. Batches that are pending, dead letters, the learner's state and the figures of live quality are not in it.
+5. One that was interrupted can go on: every block of items says before which item number of which partition all has
+   been written, and numbers stay, whatever becomes of the items. So 1 to 3 hold of the whole time from the first
+   beginning to the end, if that is a week: what was written before is not read again. Nobody goes on unasked for that.
 """
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from typing import Final
+from dataclasses import asdict, dataclass, replace
+from typing import BinaryIO, Final
 
 import numpy as np
 
 from stream_hash.clock import now_seconds
 from stream_hash.errors import IndexMissingError, ModelMissingError
 from stream_hash.formats.archive import ArchiveWriter, Writable
+from stream_hash.formats.archive_partial import Partial, partial_of
 from stream_hash.formats.archive_parts import (
     ITEMS_A_BLOCK,
     VECTOR_BYTES,
@@ -46,12 +50,16 @@ CHANGED_AT_ONCE: Final = 64
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written. generations : models. sha256 : of all before the last block, which carries it."""
+    """What was written. generations : models. sha256 : of all before the last block, which carries it. began : Unix
+    seconds. skipped : items that an earlier attempt had written.
+    """
 
     items: int
     generations: int
     bytes: int
     sha256: str
+    began: float
+    skipped: int = 0
 
 
 def export_index(
@@ -67,14 +75,44 @@ def export_index(
     for model in models:
         write_model(archive, model)
     write_runs(archive, handle.trainer.runs())
-    written = 0
-    for items in _items(handle):
+    return _rest(handle, archive, Partial(header, len(models), 0, (0, 0), archive.place()), show)
+
+
+def resume_export(
+    handle: IndexHandle, file: BinaryIO, name: str, *, writer: str, show: Callable[[str], None] = lambda _: None
+) -> Exported:
+    """Go on with what an export that was interrupted has left in a file; begin anew when that is nothing.
+
+    file : read, cut and written. name : of the file, for messages. Raises IndexMissingError when another index was
+    being exported, be it an earlier one of this name.
+    """
+    partial = partial_of(file, name)
+    if partial is None:
+        file.seek(0)
+        file.truncate()
+        return export_index(handle, file, writer=writer, show=show)
+    if partial.header.nonce != handle.identity.nonce:
+        raise IndexMissingError(
+            f"{name} is of an index {partial.header.index!r} that is not {handle.name!r} as it stands",
+            why="that one was dropped or wiped, or has another name",
+            remedy="export without --resume",
+        )
+    file.seek(partial.place.size)
+    file.truncate()
+    return _rest(handle, ArchiveWriter(file, partial.place), partial, show)
+
+
+def _rest(handle: IndexHandle, archive: ArchiveWriter, before: Partial, show: Callable[[str], None]) -> Exported:
+    """Write the items that are not there yet, and the end."""
+    written = before.items
+    # items that came after it began without a generation could not be imported: their model is not in the file
+    for items in _items(handle, before.after) if before.header.live else ():
         write_items(archive, items, handle.settings.dtype)
         written += len(items.ids)
-        show(f"{written} of {header.items} items")
+        show(f"{written} of {before.header.items} items")
     _still_there(handle)
     end = write_end(archive, written, handle.ledger.last_sequence())
-    return Exported(written, len(models), archive.size, end.sha256)
+    return Exported(written, before.generations, archive.size, end.sha256, before.header.created, before.items)
 
 
 def _beginning(handle: IndexHandle, writer: str) -> tuple[Header, list[ModelPart]]:
@@ -100,6 +138,7 @@ def _beginning(handle: IndexHandle, writer: str) -> tuple[Header, list[ModelPart
         items=sum(items for items, _ in handle.reader.sizes()),
         sequence=handle.ledger.last_sequence(),
         plan=None if plan is None else asdict(plan),
+        nonce=handle.identity.nonce,
     )
     return header, models
 
@@ -125,15 +164,17 @@ def _models(handle: IndexHandle) -> list[ModelPart]:
     return models
 
 
-def _items(handle: IndexHandle) -> Iterator[ItemsPart]:
+def _items(handle: IndexHandle, after: tuple[int, int]) -> Iterator[ItemsPart]:
+    """The items of each partition. after : a partition, and the item number to begin with in it."""
     step = max(1, min(ITEMS_A_BLOCK, VECTOR_BYTES // (4 * handle.settings.dimension)))
-    for partition in range(handle.settings.partitions):
+    first, begin = after
+    for partition in range(first, handle.settings.partitions):
         given = handle.reader.sizes()[partition][1]
-        for start in range(0, given, step):
-            numbers = np.arange(start, min(start + step, given), dtype=np.int64)
-            values = handle.reader.values([(partition, numbers)])[0]
+        for start in range(begin if partition == first else 0, given, step):
+            stop = min(start + step, given)
+            values = handle.reader.values([(partition, np.arange(start, stop, dtype=np.int64))])[0]
             if values.ids:
-                yield _matched(handle, partition, values)
+                yield replace(_matched(handle, partition, values), after=(partition, stop))
 
 
 def _matched(handle: IndexHandle, partition: int, values: Values) -> ItemsPart:

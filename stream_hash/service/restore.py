@@ -22,7 +22,8 @@ import numpy as np
 from stream_hash.clock import now_seconds
 from stream_hash.errors import FormatError, IndexExistsError, IntegrityError, PartitionFullError, StreamHashError
 from stream_hash.formats.archive import damaged
-from stream_hash.formats.archive_parts import End, Header, ItemsPart, ModelPart, Part, RunsPart, read_parts
+from stream_hash.formats.archive_parts import End, Header, ItemsPart, ModelPart, Part, RunsPart
+from stream_hash.formats.archive_reading import read_parts
 from stream_hash.numerics.model import Model
 from stream_hash.service.ingest import WRITE_BYTES, WRITE_PLACES, item_faults
 from stream_hash.service.saved_plan import SavedPlan

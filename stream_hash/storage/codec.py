@@ -256,7 +256,8 @@ def decode_model(raw: bytes, sha256: str) -> dict[str, NDArray[Any]]:
             if sum(member.file_size for member in members) > len(raw):
                 raise IntegrityError("a model's arrays are larger than the model")
             return {member.filename.removesuffix(".npy"): _array(archive.read(member)) for member in members}
-    except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, RuntimeError, struct.error) as error:
+    # RuntimeError: encrypted, or of a version that zipfile does not know; EOFError, struct.error: cut within a member
+    except (zipfile.BadZipFile, ValueError, EOFError, RuntimeError, struct.error) as error:
         raise IntegrityError("a model is damaged", why=str(error)) from error
 
 

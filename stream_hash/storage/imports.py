@@ -61,7 +61,7 @@ class Imports:
         if reply[0] in (b"DONE", b"EXISTS"):
             self._client.srem(IMPORTS, self._index)
         if reply[0] == b"DONE":
-            self._client.sadd(INDEXES, self._index)  # whoever finished it may have died before
+            self._client.sadd(INDEXES, self._index)  # a second dropper of an earlier one may have taken it off
             return None
         if reply[0] == b"EXISTS":
             raise IndexExistsError(

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+from unittest import mock
+
 import numpy as np
 import pytest
 from protocol import LIVE, SETTINGS, Bench, place
 
 from stream_hash.errors import IndexExistsError, IndexMissingError, StreamHashError
+from stream_hash.storage import imports as imports_module
 from stream_hash.storage.codec import encode_values
+from stream_hash.storage.discard import discard
 from stream_hash.storage.imports import Begun, Imports, imports_under_way
+from stream_hash.storage.keys import INDEXES
 from stream_hash.storage.ledger import Ledger
 from stream_hash.storage.models import Models
 from stream_hash.storage.store import Stale, Store, index_names
@@ -161,7 +167,34 @@ def what_is_given_up_is_written_no_more_and_leaves_nothing(bench: Bench) -> None
     assert begun(imports).nonce != nonce
 
 
+def what_is_given_up_is_written_no_more_before_the_first_of_its_keys_goes(bench: Bench) -> None:
+    """Else a value that is written behind the deletion's back would be left for ever."""
+    imports, store = imports_of(bench)
+    store.activate(SETTINGS, 1, begun(imports).nonce)
+    assert put(store) == [1]
+    late: list[list[int] | Stale] = []
+
+    def discarded(*arguments: Any) -> None:
+        late.append(put(store))
+        discard(*arguments)
+
+    with mock.patch.object(imports_module, "discard", discarded):
+        assert imports.abandon()
+    assert [type(outcome) for outcome in late] == [Stale]
+
+
+def what_is_imported_already_is_listed_again(bench: Bench) -> None:
+    """A second one who drops an earlier index of the name may be slow to take it off the list."""
+    imports, _ = imports_of(bench)
+    finish(imports, begun(imports).nonce)
+    bench.client.srem(INDEXES, "new")
+    assert imports.begin("one", SETTINGS, sequence=0, now=6.0) is None
+    assert index_names(bench.client) == ["bench", "new"]
+
+
 SCENARIOS = (
+    what_is_given_up_is_written_no_more_before_the_first_of_its_keys_goes,
+    what_is_imported_already_is_listed_again,
     none_is_imported_among_the_keys_of_another_that_are_going,
     an_index_is_seen_when_its_import_is_finished_and_not_before,
     an_import_goes_on_with_the_same_archive_alone,
