@@ -121,7 +121,9 @@ LEFT_OUT: Mapping[str, str] = {
     "only the last table complete": "a script puts an item into all tables or none, so that none counts more",
     "only the first table complete": "a script puts an item into all tables or none, so that none counts more",
     "places of any length": "no caller sends such a request",
-    "into another index": "no index is wiped while the simulation runs",
+    **dict.fromkeys(
+        ("into another index", "activated for an index that was wiped"), "no index is wiped while the simulation runs"
+    ),
     "released twice": "it takes a lost reply to the one call that gives a batch back, which is seldom",
     "released for any reason": "it takes a batch that is given back in the millisecond in which its lease runs out",
     "no capacity": _SIZE + "2^24 items",

@@ -353,6 +353,7 @@ MUTANTS = {
     "begun for nobody": ("begin", "== 0 then -- rule: an index that is there", "== 2 then", 0),
     "written though dropped": ("write", "if dropped(request.nonce) then -- rule: dropped", "if false then", 0),
     "purged though dropped": ("purge", "if dropped(ARGV[3]) then -- rule: dropped", "if false then", 0),
+    "activated for an index that was wiped": ("activate", "~= ARGV[2] then -- rule: the same index", "== '' then", 0),
     "activated though dropped": ("activate", "== 1 then -- rule: dropped", "== 2 then", 0),
     "begun though dropped": ("generation_begin", "if dropped(ARGV[2]) then -- rule: dropped", "if false then", 0),
     "retired though dropped": ("generation_retire", "if dropped(ARGV[2]) then -- rule: dropped", "if false then", 0),
