@@ -117,8 +117,8 @@ def _worker(scope: Scope) -> list[Grant]:
             "set unlink hset hdel hincrby zadd zrem zremrangebyrank zremrangebyscore",
             # trainer: live figures that fell ask for training
             scope.of_index(
-                "pending leases sizes arrived attempts failures receipt:* batch:* dead held counters tallies "
-                "figures quality generations model:* trainer"
+                "pending leases sizes arrived attempts begun failures receipt:* batch:* dead held counters "
+                "tallies figures quality generations model:* trainer"
             ),
         ),
         Grant(QUEUE_WRITES, tuple(patterns.worked(HASH_QUEUE))),

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from stream_hash.errors import BackPressureError, IndexMissingError, PartitionFullError
 from stream_hash.settings import IndexSettings
+from stream_hash.storage import ledger as ledger_module
 from stream_hash.storage import store as store_module
 from stream_hash.storage.codec import Batch, decode_record, encode_values
 from stream_hash.storage.connection import Client, is_cluster
@@ -437,9 +438,27 @@ def a_finished_batch_is_not_begun(bench: Bench) -> None:
     bench.ledger.finish("x")
     assert bench.ledger.begin("x", lease_until=0) is None
     left = [
-        k for k in bench.dump() if "batch:" in k or k.endswith(("pending", "leases", "sizes", "arrived", "attempts"))
+        key
+        for key in bench.dump()
+        if "batch:" in key or key.endswith(("pending", "leases", "sizes", "arrived", "attempts", "begun"))
     ]
     assert left == []
+
+
+def an_attempt_counts_once_however_often_its_reply_is_lost(bench: Bench) -> None:
+    bench.ledger.accept("x", Batch("delete", ["a"]), lease_until=0)
+    for attempts in (1, 2):
+        with mock.patch.object(ledger_module.secrets, "token_hex", return_value=f"attempt {attempts}"):
+            first = bench.ledger.begin("x", lease_until=1_000)
+            after = bench.dump()
+            assert bench.ledger.begin("x", lease_until=1_000) == first
+        assert bench.dump() == after
+        assert first is not None
+        assert first.attempts == attempts
+    assert bench.ledger.lease_overdue(999, 2_000) == []
+    third = bench.ledger.begin("x", lease_until=1_000)
+    assert third is not None
+    assert third.attempts == 3, "who comes later is another, be it with the same lease"
 
 
 def a_finished_batch_leaves_a_receipt_that_expires_and_nothing_else(bench: Bench) -> None:
@@ -577,6 +596,7 @@ LEDGER_SCENARIOS = (
     a_batch_is_accepted_once,
     a_batch_is_finished_once_and_the_balance_holds_throughout,
     a_finished_batch_is_not_begun,
+    an_attempt_counts_once_however_often_its_reply_is_lost,
     a_finished_batch_leaves_a_receipt_that_expires_and_nothing_else,
     an_overdue_batch_is_leased_to_one_sweeper,
     a_released_batch_is_due_at_once_and_the_server_is_not_held_against_it,
