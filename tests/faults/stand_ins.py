@@ -224,6 +224,7 @@ def in_place(scheduler: Scheduler, known: Sequence[Model], waiting: list[Any], l
         *SMALL,
         *((module, "LEASE_MILLISECONDS", limits.batch_lease_milliseconds) for module in (ingest, sweep)),
         (lease, "LEASE_MILLISECONDS", limits.trainer_lease_milliseconds),
+        *((module, "server_milliseconds", lambda *_: clock.now_milliseconds()) for module in (ingest, lease, sweep)),
         *((module, "time", now) for module in (clock, one_run, reindex, schedule, spread, trainer)),
         *((module, "secrets", names) for module in (store, lease)),
         # counted, not drawn: which name an attempt has changes nothing
