@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 from simulated_client import SimulatedClient
-from simulated_mutants import NAMES, mutated
+from simulated_mutants import LEFT_OUT, NAMES, mutated
+from test_protocol import MUTANTS
 from world import simulate
 
 BLOCK = 25
@@ -116,5 +117,6 @@ def test_a_seed_gives_the_same_run_again(simulated: SimulatedClient, monkeypatch
     assert sent == first
 
 
-def test_every_rule_is_taken_out_or_left_out_for_a_reason() -> None:
+def test_what_is_taken_out_and_what_is_left_out_are_rules_that_there_are() -> None:
+    assert set(LEFT_OUT) <= set(MUTANTS)
     assert set(CAUGHT_BY) <= set(NAMES)
