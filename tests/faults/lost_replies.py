@@ -33,6 +33,7 @@ from stream_hash.settings import IndexSettings
 from stream_hash.storage.codec import Batch
 from stream_hash.storage.imports import Imports
 from stream_hash.storage.plans import Plans
+from stream_hash.storage.tallies import OUTCOMES, Tallies
 from tests.faults.chaos_producer import batch_of
 from tests.faults.in_one_thread import apply_all, work
 from tests.faults.killed_requests import ask
@@ -50,7 +51,7 @@ _VOLATILE: Final = re.compile(rb"rq:.*|sh:\{x\}:(?:answer|progress|receipt|learn
 _NAMES: Final = (b"nonce", b"token")
 """Of the index, made up at random; and of the trainers: a request that is delivered again is taken up by another."""
 
-_OF_QUERIES: Final = re.compile(rb"queries|candidates|microseconds|within:.*")
+_OF_QUERIES: Final = re.compile(r"queries|candidates|microseconds|within:.*")
 """Tallies of a process that asks: they tell of time, and are brought to the server by a call that may count twice."""
 
 _OF_THE_RUN: Final = {"id", "started", "seconds", "created", "nonce"}
@@ -128,7 +129,7 @@ def _command(connections: Connections, index: Index, producer: Producer, context
     assert index.dead_numbers() == [letter], "it cannot be stored now either"
     index.drop_dead([letter])
     file = io.BytesIO()
-    exported = export_index(IndexHandle(connections.client, INDEX), file, writer="")
+    exported = export_index(IndexHandle(connections.client, INDEX), file, writer="test")
     file.seek(0)
     assert import_index(connections.client, file, "file", "again").items == exported.items
     assert Index("again", connections).verify().violations == []
@@ -184,14 +185,11 @@ def differences(expected: dict[str, Any], found: dict[str, Any]) -> list[str]:
 
 
 def _held(client: Any, key: bytes) -> Any:
+    if key == _TALLIES:
+        return _tallied(Tallies(client, INDEX).read())
     kind = client.type(key)
     if kind == b"hash":
-        fields = client.hgetall(key)
-        return {
-            name: _lasting(fields[name])
-            for name in fields.keys() - set(_NAMES)
-            if not (key == _TALLIES and _OF_QUERIES.fullmatch(name))
-        }
+        return {field: _lasting(value) for field, value in client.hgetall(key).items() if field not in _NAMES}
     if kind == b"set":
         return sorted(client.smembers(key))
     if kind == b"zset":
@@ -199,6 +197,12 @@ def _held(client: Any, key: bytes) -> Any:
     if kind == b"list":
         return [_lasting(value) for value in client.lrange(key, 0, -1)]
     return _lasting(client.get(key))
+
+
+def _tallied(counts: dict[str, int]) -> dict[str, int]:
+    """Tallies without those of queries. What was written and whose reply was lost is found written, and `ignored`."""
+    outcomes = sum(counts.pop(name, 0) for name in OUTCOMES)
+    return {name: count for name, count in counts.items() if not _OF_QUERIES.fullmatch(name)} | {"written": outcomes}
 
 
 def _lasting(value: bytes) -> Any:
