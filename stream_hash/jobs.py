@@ -10,7 +10,6 @@ from typing import Final
 from redis import exceptions
 from rq.timeouts import JobTimeoutException
 
-from stream_hash.clock import now_milliseconds
 from stream_hash.errors import GenerationGoneError, IndexMissingError, StreamHashError
 from stream_hash.logs import milliseconds_since, told
 from stream_hash.priority import at_low_priority
@@ -21,6 +20,7 @@ from stream_hash.service.ingest import LEASE_MILLISECONDS, Applied
 from stream_hash.service.ingest import apply_batch as apply_to
 from stream_hash.service.reindex import build_chunk as build
 from stream_hash.service.schedule import Trainers
+from stream_hash.storage.server_clock import server_milliseconds
 from stream_hash.storage.store import index_names
 from stream_hash.storage.tallies import FailureKind
 
@@ -60,9 +60,8 @@ def apply_batch(context: Context, index: str, batch: str) -> None:
         blame_server = _is_of_the_server(error)
         try:
             reason = f"{type(error).__name__}: {error}"
-            handle.ledger.release(
-                batch, now=now_milliseconds(), failure=reason, blame_server=blame_server, kind=_kind_of(error)
-            )
+            now = server_milliseconds(handle.client, index)
+            handle.ledger.release(batch, now=now, failure=reason, blame_server=blame_server, kind=_kind_of(error))
         except exceptions.RedisError:
             # the lease runs out by itself, and the sweep takes the batch up again
             log.warning("batch %s of index %s could not be given back", batch, index, exc_info=True)
@@ -115,7 +114,7 @@ def apply_overdue(context: Context) -> int:
             ledger = context.index(name).ledger
         except (IndexMissingError, exceptions.NoPermissionError):
             continue  # being created or dropped, or another account's
-        now = now_milliseconds()
+        now = server_milliseconds(context.client, name)
         for batch in ledger.lease_overdue(now, now + LEASE_MILLISECONDS, AT_ONCE):
             try:
                 apply_batch(context, name, batch)

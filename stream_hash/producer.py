@@ -26,7 +26,6 @@ import numpy as np
 from numpy.typing import NDArray
 from redis import exceptions
 
-from stream_hash.clock import now_milliseconds
 from stream_hash.errors import (
     BackPressureError,
     InvalidItemError,
@@ -49,6 +48,7 @@ from stream_hash.settings import (
 from stream_hash.storage.codec import Batch, Operation
 from stream_hash.storage.connection import redis_errors
 from stream_hash.storage.ledger import Accepted, DeadLetter
+from stream_hash.storage.server_clock import server_milliseconds
 
 WhenFull: TypeAlias = Literal["block", "raise", "shed"]
 
@@ -286,7 +286,8 @@ class Producer:
         while True:
             try:
                 with redis_errors():
-                    lease_until = now_milliseconds() + GRACE_MILLISECONDS
+                    now = server_milliseconds(self._handle.client, self._handle.name)
+                    lease_until = now + GRACE_MILLISECONDS
                     return self._handle.ledger.accept(
                         batch_id, batch, lease_until=lease_until, max_pending=self._max_pending
                     )

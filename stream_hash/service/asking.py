@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, Final
 
-from stream_hash.clock import now_milliseconds
 from stream_hash.errors import StreamHashError
 from stream_hash.queue import (
     TRAIN_QUEUE,
@@ -27,6 +26,7 @@ from stream_hash.service.connections import Connections
 from stream_hash.service.handle import IndexHandle
 from stream_hash.service.trainer import Cycle, Doing, Outcome, unfinished
 from stream_hash.storage.connection import redis_errors
+from stream_hash.storage.server_clock import server_milliseconds
 from stream_hash.storage.trainer_board import TrainerBoard
 
 POLL_SECONDS: Final = 0.1
@@ -178,7 +178,7 @@ def _patiently(
         if shown:
             on_doing(doing_of(shown))
         if time.monotonic() >= deadline:
-            seconds = max(0, outcome.held.until - now_milliseconds()) / 1e3
+            seconds = max(0, outcome.held.until - server_milliseconds(connections.client, index)) / 1e3
             raise StreamHashError(
                 f"index {index!r} has another trainer: {outcome.held.holder}",
                 why=f"only one may work on it at a time; its lease runs for {seconds:.0f} s, or longer if it is alive",

@@ -19,7 +19,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from stream_hash.clock import now_milliseconds
 from stream_hash.errors import IntegrityError
 from stream_hash.queue import HASH_QUEUE, SafeQueue, enqueue_batch
 from stream_hash.service.handle import IndexHandle
@@ -27,6 +26,7 @@ from stream_hash.service.ingest import LEASE_MILLISECONDS
 from stream_hash.settings import parse_label, parse_metadata
 from stream_hash.storage.codec import Batch, decode_batch
 from stream_hash.storage.ledger import DeadLetter, Lapsed
+from stream_hash.storage.server_clock import server_milliseconds
 
 _AT_ONCE: Final = 100
 
@@ -145,7 +145,7 @@ def retry(handle: IndexHandle, broker: Any, numbers: Sequence[int], *, anew: boo
 
 
 def _retry(handle: IndexHandle, queue: SafeQueue, letter: DeadLetter, dealt: Dealt, *, anew: bool) -> None:
-    now, batch_id = now_milliseconds(), f"retry-{letter.first}-{secrets.token_hex(8)}"
+    now, batch_id = server_milliseconds(handle.client, handle.name), f"retry-{letter.first}-{secrets.token_hex(8)}"
     outcome = handle.ledger.retry(letter.first, batch_id, now=now, lease_until=now + LEASE_MILLISECONDS, anew=anew)
     if outcome is None:
         dealt.missing.append(letter.first)

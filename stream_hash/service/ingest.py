@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_hash.clock import now_milliseconds
 from stream_hash.errors import GenerationGoneError, IntegrityError, InvalidItemError, PartitionFullError
 from stream_hash.numerics.validation import vector_faults
 from stream_hash.service.handle import IndexHandle
@@ -33,6 +32,7 @@ from stream_hash.storage.codec import Batch, Operation, decode_batch, encode_bat
 from stream_hash.storage.keys import partition_of
 from stream_hash.storage.ledger import DeadLetter, Delivery
 from stream_hash.storage.places import encode_places
+from stream_hash.storage.server_clock import server_milliseconds
 from stream_hash.storage.store import IGNORED, WRITE_ITEMS, Identity, Stale, State
 from stream_hash.storage.tallies import BurialKind
 
@@ -71,7 +71,8 @@ def apply_batch(handle: IndexHandle, batch_id: str, *, scorer: Scorer | None = N
 
     scorer : told of the batch before anything of it is written.
     """
-    delivery = handle.ledger.begin(batch_id, lease_until=now_milliseconds() + LEASE_MILLISECONDS)
+    lease_until = server_milliseconds(handle.client, handle.name) + LEASE_MILLISECONDS
+    delivery = handle.ledger.begin(batch_id, lease_until=lease_until)
     if delivery is None:
         return None
     if Identity.of(delivery.settings) != handle.identity:

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_hash.clock import now_milliseconds
 from stream_hash.errors import IntegrityError, InvalidItemError
 from stream_hash.service.handle import IndexHandle
 from stream_hash.service.ingest import LEASE_MILLISECONDS, Applied, apply_batch
@@ -29,6 +28,7 @@ from stream_hash.settings import (
 )
 from stream_hash.storage.codec import Batch, Record, Values
 from stream_hash.storage.keys import partition_of
+from stream_hash.storage.server_clock import server_milliseconds
 from stream_hash.storage.store import HELD
 
 READ_RETRIES = 16
@@ -116,7 +116,8 @@ def _apply_now(handle: IndexHandle, batch: Batch) -> list[str]:
     for start in range(0, len(batch), MAX_BATCH_ITEMS):
         part = batch.select(range(start, min(start + MAX_BATCH_ITEMS, len(batch))))
         batch_id = uuid.uuid4().hex
-        handle.ledger.accept(batch_id, part, lease_until=now_milliseconds() + LEASE_MILLISECONDS)
+        lease_until = server_milliseconds(handle.client, handle.name) + LEASE_MILLISECONDS
+        handle.ledger.accept(batch_id, part, lease_until=lease_until)
         applied = apply_batch(handle, batch_id) or Applied({}, {})
         for position, reason in applied.rejected.items():
             raise InvalidItemError(f"item {part.ids[position]!r} was refused", why=reason)

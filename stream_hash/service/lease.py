@@ -26,9 +26,10 @@ from typing import Final
 
 from redis import exceptions
 
-from stream_hash.clock import now_milliseconds
 from stream_hash.errors import FencedError, IndexMissingError
 from stream_hash.service.handle import IndexHandle
+from stream_hash.storage.connection import Client
+from stream_hash.storage.server_clock import server_milliseconds
 from stream_hash.storage.trainer_state import Held, TrainerState
 
 LEASE_MILLISECONDS: Final = 30_000
@@ -60,18 +61,19 @@ def leading(handle: IndexHandle) -> Iterator[Lease | Held]:
     Raises IndexMissingError when the index was wiped.
     """
     name = holder_name()
-    taken = handle.trainer.lead(name, now=now_milliseconds(), until=now_milliseconds() + LEASE_MILLISECONDS)
+    now = server_milliseconds(handle.client, handle.name)
+    taken = handle.trainer.lead(name, now=now, until=now + LEASE_MILLISECONDS)
     if isinstance(taken, Held) and is_gone(taken.holder):
         log.info("index %s: its trainer %s has died", handle.name, taken.holder)
-        until = now_milliseconds() + LEASE_MILLISECONDS
-        taken = handle.trainer.lead(name, now=now_milliseconds(), until=until, gone=taken.holder)
+        taken = handle.trainer.lead(name, now=now, until=now + LEASE_MILLISECONDS, gone=taken.holder)
     if isinstance(taken, Held):
         yield taken
         return
     lease, ended = Lease(taken.token), threading.Event()
     # Of its own: a handle is for one thread.
     trainer = TrainerState(handle.client, handle.name, handle.identity.nonce)
-    renewing = threading.Thread(target=_renew, args=(trainer, lease, ended), name="trainer's lease", daemon=True)
+    arguments = (handle.client, handle.name, trainer, lease, ended)
+    renewing = threading.Thread(target=_renew, args=arguments, name="trainer's lease", daemon=True)
     renewing.start()
     try:
         yield lease
@@ -114,10 +116,10 @@ def _process_numbers() -> str:
         return ""
 
 
-def _renew(trainer: TrainerState, lease: Lease, ended: threading.Event) -> None:
+def _renew(client: Client, index: str, trainer: TrainerState, lease: Lease, ended: threading.Event) -> None:
     while not ended.wait(RENEW_SECONDS):
         try:
-            trainer.renew(lease.token, until=now_milliseconds() + LEASE_MILLISECONDS)
+            trainer.renew(lease.token, until=server_milliseconds(client, index) + LEASE_MILLISECONDS)
         except (FencedError, IndexMissingError) as error:
             lease.lost = error
             return

@@ -27,8 +27,8 @@ from stream_hash.storage.keys import IMPORTS, INDEXES
 LEAST_PASSWORD: Final = 16
 """Characters of a password. A server keeps its SHA-256 without a salt, so whoever reads the file can try out words."""
 
-CONNECT: Final = "hello ping select info multi exec command cluster|slots cluster|shards"
-"""What a client needs before it has touched a key; the last three on a cluster."""
+CONNECT: Final = "hello ping select info time multi exec command cluster|slots cluster|shards"
+"""What a client needs that touches no key; the last three on a cluster."""
 
 READS: Final = (
     "get mget getrange strlen getbit bitcount exists type memory|usage "
@@ -117,8 +117,8 @@ def _worker(scope: Scope) -> list[Grant]:
             "set unlink hset hdel hincrby zadd zrem zremrangebyrank zremrangebyscore",
             # trainer: live figures that fell ask for training
             scope.of_index(
-                "pending leases sizes arrived attempts failures receipt:* batch:* dead held counters tallies "
-                "figures quality generations model:* trainer"
+                "pending leases sizes arrived attempts begun failures receipt:* batch:* dead held counters "
+                "tallies figures quality generations model:* trainer"
             ),
         ),
         Grant(QUEUE_WRITES, tuple(patterns.worked(HASH_QUEUE))),

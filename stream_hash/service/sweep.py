@@ -11,10 +11,10 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from stream_hash.clock import now_milliseconds
 from stream_hash.service.handle import IndexHandle
 from stream_hash.service.ingest import LEASE_MILLISECONDS
 from stream_hash.service.quality import fold
+from stream_hash.storage.server_clock import server_milliseconds
 
 TOMBSTONES_KEPT: Final = 100_000
 """Of an index, for the sake of its dead letters: some 20 MB. More, and those letters lapse that are older than most."""
@@ -31,7 +31,7 @@ def sweep(handle: IndexHandle, is_waiting: Callable[[str, str], bool], enqueue: 
     it there. A job that waits is not enqueued again, or a long queue would grow without end; one that was
     begun is, since a batch that is still in good hands has a lease that has not run out.
     """
-    now = now_milliseconds()
+    now = server_milliseconds(handle.client, handle.name)
     overdue = handle.ledger.lease_overdue(now, now + LEASE_MILLISECONDS)
     lost = [batch for batch in overdue if not is_waiting(handle.name, batch)]
     for batch in lost:

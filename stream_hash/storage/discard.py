@@ -19,7 +19,7 @@ from stream_hash.storage.places import BLOCK
 _AT_ONCE: Final = 1_000
 
 _OF_INDEX: Final = ("settings", "generations", "sequence", "counters", "tallies", "dead", "held", "plan")
-_OF_LEDGER: Final = ("pending", "leases", "sizes", "arrived", "attempts", "failures")
+_OF_LEDGER: Final = ("pending", "leases", "sizes", "arrived", "attempts", "begun", "failures")
 _OF_TRAINER: Final = ("trainer", "learner", "runs", "progress", "quality", "figures")
 _OF_PARTITION: Final = ("state", "records", "free", "tombstones", "labelled")
 

@@ -19,6 +19,7 @@ Of an index, under `sh:{N}:`
 | sizes          | hash   | pending batch → how many items it holds                                      |
 | arrived        | hash   | pending batch → Unix milliseconds of its acceptance or retry, by who asked    |
 | attempts       | hash   | pending batch → how often a worker has begun it                              |
+| begun          | hash   | pending batch → the name of the last attempt, made up by who began it        |
 | failures       | hash   | pending batch → why the last attempt failed                                  |
 | receipt:B      | string | first sequence number of finished batch B; expires after an hour              |
 | dead           | hash   | dead letter: first sequence number → JSON header, newline, batch payload     |

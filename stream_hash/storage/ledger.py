@@ -17,6 +17,7 @@ Rules (each is held by one script; tests remove it and see the loss)
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -140,8 +141,11 @@ class Ledger:
         return Accepted(int(number), answer == b"KNOWN")
 
     def begin(self, batch_id: str, *, lease_until: int) -> Delivery | None:
-        """Lease a pending batch and count the attempt; None when it is finished already."""
-        reply = self._scripts("begin", [self._keys.pending], [batch_id, lease_until])
+        """Lease a pending batch and count the attempt; None when it is finished already.
+
+        Each call is an attempt of its own, and counts once, however often the client sends it.
+        """
+        reply = self._scripts("begin", [self._keys.pending], [batch_id, lease_until, secrets.token_hex(8)])
         if reply is None:
             return None
         payload, first, attempts, items, failure, settings = reply

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from stream_hash.errors import IndexExistsError, IndexMissingError, PartitionFullError
 from stream_hash.settings import NUMBER_BITS, IndexSettings
-from stream_hash.storage.connection import Client
+from stream_hash.storage.connection import Client, is_cluster
 from stream_hash.storage.keys import INDEXES, IndexKeys, PartitionKeys
 from stream_hash.storage.places import code_bytes
 from stream_hash.storage.scripts import Scripts
@@ -147,9 +147,13 @@ class Store:
         return [state_of(live, building) for live, building in pipeline.execute()]
 
     def activate(self, settings: IndexSettings, generation: int, nonce: str) -> None:
-        """Let `generation` go live in each partition that has none; the others keep theirs."""
+        """Let `generation` go live in each partition that has none; the others keep theirs.
+
+        Raises IndexMissingError when the index of that nonce was dropped; on a single server also when it was wiped.
+        """
+        known_by = "" if is_cluster(self.client) else self.keys.settings
         for p in range(settings.partitions):
-            arguments = [generation, nonce, settings.tables, code_bytes(settings)]
+            arguments = [generation, nonce, settings.tables, code_bytes(settings), known_by]
             self._scripts("activate", [self.partition(p).state], arguments)
 
     def upsert(

@@ -12,13 +12,14 @@ from typing import Any
 
 @dataclass
 class _Pending:
-    """A batch. first : its first sequence number. until : of its lease. attempts : those that count. failed : it was
-    given back once, for the reason `failure`.
+    """A batch. first : its first sequence number. until : of its lease. attempts : those that count. begun : the last
+    attempt's name. failed : it was given back once, for the reason `failure`.
     """
 
     first: int
     until: int
     attempts: int = 0
+    begun: str = ""
     failed: bool = False
     failure: Any = None
 
@@ -54,7 +55,9 @@ class Deliveries:
         pending = self._pending.get(arguments[0])
         assert (reply is None) == (pending is None), f"{arguments[0]}: {reply}"
         if pending is not None:
-            pending.until, pending.attempts = int(arguments[1]), pending.attempts + 1
+            pending.until = int(arguments[1])
+            pending.attempts += arguments[2] != pending.begun
+            pending.begun = arguments[2]
             assert reply[2] == pending.attempts, f"{arguments[0]} is begun as attempt {reply[2]}: {pending}"
 
     def _lease(self, arguments: Sequence[Any], reply: Any) -> None:

@@ -9,11 +9,11 @@ from typing import Any, Final
 from unittest import mock
 
 from stream_hash import jobs
-from stream_hash.clock import now_milliseconds
 from stream_hash.queue import HASH_QUEUE, JobFunction, SafeQueue, waiting_ids
 from stream_hash.service import sweep
 from stream_hash.service.connections import Connections
 from stream_hash.service.context import Context
+from stream_hash.storage.server_clock import server_milliseconds
 from workers import recovery
 from workers.base import StreamWorker
 
@@ -43,7 +43,11 @@ def apply_all(context: Context, index: str) -> None:
     connections = Connections(context.client, context.broker)
     balance: Any = context.index(index).ledger.balance
     work(connections, HASH_QUEUE, jobs.FUNCTIONS, context)
-    with mock.patch.object(sweep, "now_milliseconds", side_effect=lambda: now_milliseconds() + LATER_MILLISECONDS):
+
+    def later(client: Any, name: str) -> int:
+        return server_milliseconds(client, name) + LATER_MILLISECONDS
+
+    with mock.patch.object(sweep, "server_milliseconds", later):
         for _ in range(ROUNDS):
             context.sweep()
             if not balance().pending:

@@ -22,7 +22,7 @@ from stream_hash.storage.codec import Record, decode_model, decode_record
 READS = {
     **dict.fromkeys(("settings", "sequence", "learner", "model", "batch", "receipt"), "GET"),
     **dict.fromkeys(("value", "places", "built"), "GET"),
-    **dict.fromkeys(("generations", "sizes", "arrived", "attempts", "failures", "dead"), "HGETALL"),
+    **dict.fromkeys(("generations", "sizes", "arrived", "attempts", "begun", "failures", "dead"), "HGETALL"),
     **dict.fromkeys(("counters", "trainer"), "HGETALL"),
     **dict.fromkeys(("state", "records", "directory"), "HGETALL"),
     "bucket": "SMEMBERS",
@@ -93,7 +93,7 @@ def check_ledger(whole: Dump) -> None:
     assert counters.get("dead", 0) == buried, f"{buried} items are in dead letters: {counters}"
     held = {name for name, _ in whole.get("held", {}).get("", [])}
     assert held <= set(letters), f"{held - set(letters)} are held, and no dead letters"
-    for kind in ("leases", "sizes", "attempts", "failures", "arrived"):
+    for kind in ("leases", "sizes", "attempts", "begun", "failures", "arrived"):
         known = whole.get(kind, {}).get("", {})
         names = {name for name, _ in known} if kind == "leases" else set(known)
         assert names <= pending_names, f"{kind} of {names - pending_names}, which are not pending"

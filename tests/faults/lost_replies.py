@@ -6,6 +6,7 @@ Two runs, of which one loses replies, must leave the same: whatever was sent aga
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import re
 import secrets
@@ -23,11 +24,16 @@ from stream_hash.queue import HASH_QUEUE, TRAIN_QUEUE
 from stream_hash.service import asking, lease
 from stream_hash.service.connections import Connections
 from stream_hash.service.context import Context
+from stream_hash.service.export import export_index
 from stream_hash.service.handle import IndexHandle
+from stream_hash.service.restore import abandon_import, import_index
 from stream_hash.service.schedule import Schedule, Trainers
 from stream_hash.service.scoring import Scorer
 from stream_hash.settings import IndexSettings
+from stream_hash.storage.codec import Batch
+from stream_hash.storage.imports import Imports
 from stream_hash.storage.plans import Plans
+from stream_hash.storage.tallies import OUTCOMES, Tallies
 from tests.faults.chaos_producer import batch_of
 from tests.faults.in_one_thread import apply_all, work
 from tests.faults.killed_requests import ask
@@ -39,16 +45,20 @@ BATCHES: Final = 16
 FAILING: Final = "p-6"
 PLAN: Final = {"force": True, "window": 300, "held_out": 100, "least": 50}
 
-_VOLATILE: Final = re.compile(rb"rq:.*|sh:\{x\}:(?:answer|progress|receipt|learner|tallies|trainer).*")
-"""The queue's own keys; what holds moments or names made up at random; and what is counted for people, attempts too."""
+_VOLATILE: Final = re.compile(rb"rq:.*|sh:\{x\}:(?:answer|progress|receipt|learner|trainer).*|.*:dropped:.*")
+"""The queue's own keys, and what holds moments or names made up at random."""
 
 _NAMES: Final = (b"nonce", b"token")
 """Of the index, made up at random; and of the trainers: a request that is delivered again is taken up by another."""
+
+_OF_QUERIES: Final = re.compile(r"queries|candidates|microseconds|within:.*")
+"""Tallies of a process that asks: they tell of time, and are brought to the server by a call that may count twice."""
 
 _OF_THE_RUN: Final = {"id", "started", "seconds", "created", "nonce"}
 
 _FIGURES: Final = f"sh:{{{INDEX}}}:figures"
 _QUALITY: Final = f"sh:{{{INDEX}}}:quality"
+_TALLIES: Final = f"sh:{{{INDEX}}}:tallies".encode()
 
 
 def run(client: redis.Redis, url: str) -> dict[str, Any]:
@@ -106,6 +116,26 @@ def live(url: str) -> None:
     assert [item.id for item in index.get(ids[5:]) if item] == ids[5:]
     assert index.verify().violations == []
     apply_all(context, INDEX)
+    _command(connections, index, producer, context)
+
+
+def _command(connections: Connections, index: Index, producer: Producer, context: Context) -> None:
+    """What an operator may do besides: with dead letters, with a file, and with an index that is wanted no more."""
+    producer.submit(Batch("upsert", ["bad"], np.full((1, DIMENSION), np.nan, np.float32), None, None), "bad")
+    apply_all(context, INDEX)
+    (letter,) = index.dead_numbers()
+    index.retry_dead([letter])
+    apply_all(context, INDEX)
+    assert index.dead_numbers() == [letter], "it cannot be stored now either"
+    index.drop_dead([letter])
+    file = io.BytesIO()
+    exported = export_index(IndexHandle(connections.client, INDEX), file, writer="test")
+    file.seek(0)
+    assert import_index(connections.client, file, "file", "again").items == exported.items
+    assert Index("again", connections).verify().violations == []
+    Index.drop("again", connections)
+    Imports(connections.client, "again").begin("digest", index.settings, sequence=0, now=0.0)
+    assert abandon_import(connections.client, "again")
 
 
 @contextlib.contextmanager
@@ -155,6 +185,8 @@ def differences(expected: dict[str, Any], found: dict[str, Any]) -> list[str]:
 
 
 def _held(client: Any, key: bytes) -> Any:
+    if key == _TALLIES:
+        return _tallied(Tallies(client, INDEX).read())
     kind = client.type(key)
     if kind == b"hash":
         return {field: _lasting(value) for field, value in client.hgetall(key).items() if field not in _NAMES}
@@ -165,6 +197,12 @@ def _held(client: Any, key: bytes) -> Any:
     if kind == b"list":
         return [_lasting(value) for value in client.lrange(key, 0, -1)]
     return _lasting(client.get(key))
+
+
+def _tallied(counts: dict[str, int]) -> dict[str, int]:
+    """Tallies without those of queries. What was written and whose reply was lost is found written, and `ignored`."""
+    outcomes = sum(counts.pop(name, 0) for name in OUTCOMES)
+    return {name: count for name, count in counts.items() if not _OF_QUERIES.fullmatch(name)} | {"written": outcomes}
 
 
 def _lasting(value: bytes) -> Any:

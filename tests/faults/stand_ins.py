@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -44,6 +45,7 @@ from stream_hash.storage import (
     codec,
     generations,
     inspect,
+    ledger,
     live_quality,
     models,
     places,
@@ -216,13 +218,17 @@ def in_place(scheduler: Scheduler, known: Sequence[Model], waiting: list[Any], l
     )
     names = SimpleNamespace(token_hex=lambda size: rng.randbytes(size).hex())
     ids = SimpleNamespace(uuid4=lambda: SimpleNamespace(hex=rng.randbytes(16).hex()))
+    attempts = itertools.count()
     learning = Learning(rng, known)
     replaced: tuple[tuple[Any, str, Any], ...] = (
         *SMALL,
         *((module, "LEASE_MILLISECONDS", limits.batch_lease_milliseconds) for module in (ingest, sweep)),
         (lease, "LEASE_MILLISECONDS", limits.trainer_lease_milliseconds),
+        *((module, "server_milliseconds", lambda *_: clock.now_milliseconds()) for module in (ingest, lease, sweep)),
         *((module, "time", now) for module in (clock, one_run, reindex, schedule, spread, trainer)),
         *((module, "secrets", names) for module in (store, lease)),
+        # counted, not drawn: which name an attempt has changes nothing
+        (ledger, "secrets", SimpleNamespace(token_hex=lambda _size: str(next(attempts)))),
         (one_run, "uuid", ids),
         (lease, "threading", SimpleNamespace(Event=partial(Event, scheduler), Thread=partial(Thread, scheduler))),
         (models, "decode_model", _decoded),

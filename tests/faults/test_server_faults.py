@@ -207,7 +207,7 @@ def test_a_server_out_of_memory_refuses_what_is_new_and_nothing_is_half_written(
     deployment.sent.remove(2)
     ledger = deployment.context.index("x").ledger
     with (
-        mock.patch.object(clock, "time", SimpleNamespace(time=lambda: time.time() + 60)),
+        mock.patch.object(jobs, "server_milliseconds", return_value=1_000 * int(time.time() + 60)),
         Working(server.url) as worker,
     ):
         wait_until(lambda: not ledger.balance().pending, what="what was accepted to be applied all the same")
@@ -324,7 +324,7 @@ def test_scripts_flushed_before_every_call_change_nothing(
 def test_a_clock_that_jumps_by_an_hour_at_every_look_loses_and_doubles_nothing(
     real_client: redis.Redis, embedded_url: str
 ) -> None:
-    """It is the clients' clock that leases go by; the order of writes goes by none."""
+    """Leases go by the server's clock, and the order of writes by none."""
     rng = np.random.default_rng(0)
     looks = []
 

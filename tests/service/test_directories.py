@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -144,16 +145,21 @@ def test_an_old_directory_is_read_again(client: Client, reads: list[str], monkey
         assert reads.count("directories") == expected
 
 
+def count_too_high(index: Index, by: int) -> None:
+    """Let the directory that was kept say that there are so many times more members in each bucket."""
+    kept = index._handle.directories.kept(0, 1)
+    assert kept is not None
+    for table in kept.tables:
+        table.members *= by
+        table._counts *= by
+
+
 def test_counts_too_high_keep_no_item_from_a_budget_that_is_enough_for_all(client: Client) -> None:
     """Members moved into other buckets, and each is counted in both."""
     index = filled(client, IndexSettings(12, bits=16), 100)
     query = vectors(1, 12, seed=3)[0]
     index.query(query, budget=150)
-    kept = index._handle.directories.kept(0, 1)
-    assert kept is not None
-    for table in kept.tables:
-        table.members *= 3
-        table._counts *= 3
+    count_too_high(index, 3)
     (answer,) = index.query(query, budget=150, fetch=None)
     assert answer.candidates == 100
 
@@ -163,11 +169,7 @@ def test_what_replaces_a_budget_that_fell_short_holds_the_budget(client: Client)
     index = filled(client, IndexSettings(12, bits=16), 200)
     query = vectors(1, 12, seed=3)[0]
     index.query(query, budget=80)
-    kept = index._handle.directories.kept(0, 1)
-    assert kept is not None
-    for table in kept.tables:
-        table.members *= 100
-        table._counts *= 100
+    count_too_high(index, 100)
     (answer,) = index.query(query, k=10, budget=80)
     assert answer.widened
     assert answer.candidates >= 80
@@ -188,7 +190,9 @@ def test_directories_larger_than_one_call_may_read_are_kept_all_the_same(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(buckets_module, "DIRECTORY_AT_ONCE", 10)
-    new_buckets_are_found(client, 1)
+    with mock.patch.object(BucketReader, "_scan", autospec=True, side_effect=BucketReader._scan) as scanned:
+        new_buckets_are_found(client, 1)
+    assert scanned.called
 
 
 def opened_between(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:

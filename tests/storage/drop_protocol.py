@@ -16,6 +16,7 @@ from stream_hash.storage.generations import Generations
 from stream_hash.storage.keys import INDEXES
 from stream_hash.storage.ledger import DeadLetter
 from stream_hash.storage.live_quality import LiveQuality
+from stream_hash.storage.places import code_bytes
 from stream_hash.storage.store import Identity, State, Store
 from stream_hash.storage.trainer_state import TrainerState
 
@@ -112,6 +113,12 @@ class _Killed:
         return getattr(self._client, name)  # type: ignore[no-any-return]
 
 
+def _activate_as_on_a_cluster(bench: Bench, identity: Identity) -> None:
+    """There the script cannot look at the settings, and knows by the partition alone."""
+    arguments = [1, identity.nonce, SETTINGS.tables, code_bytes(SETTINGS), ""]
+    bench.store._scripts("activate", [bench.store.partition(PARTITION_OF_A).state], arguments)
+
+
 def _late_writes(bench: Bench, identity: Identity) -> list[Callable[[], object]]:
     """All that somebody may still do who was paused with the index in hand."""
     trainer = TrainerState(bench.client, "bench", identity.nonce, scripts=bench.scripts)
@@ -124,6 +131,7 @@ def _late_writes(bench: Bench, identity: Identity) -> list[Callable[[], object]]
         lambda: bench.store.label(PARTITION_OF_A, State(0), ["z"], [99], ["1"]),
         lambda: bench.store.purge(PARTITION_OF_A, 50),
         lambda: bench.store.activate(SETTINGS, 1, identity.nonce),
+        lambda: _activate_as_on_a_cluster(bench, identity),
         lambda: bench.models.publish(identity.nonce, 2, {"W": np.ones(3)}, kind="lsh", created=0.0),
         lambda: bench.ledger.accept("late", DELETES, lease_until=0),
         lambda: trainer.lead("me", now=1, until=2),

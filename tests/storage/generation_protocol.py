@@ -390,7 +390,7 @@ def codes_of_any_length_survive(bench: Bench) -> None:
         settings = IndexSettings(3, bits=bits, tables=2)
         bench.client.flushall()
         bench.store.create(settings)
-        bench.store.activate(settings, 1, "nonce")
+        bench.store.activate(settings, 1, bench.store.settings().nonce)
         top = 2**bits - 1
         codes = [(0, top), (top, 0), *(rng.integers(0, top, 2, endpoint=True).tolist() for _ in range(3))]
         # sums just below and above a multiple of 10^9, where a carry is lost or made up

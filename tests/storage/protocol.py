@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from unittest import mock
 
 import numpy as np
 import oracle
@@ -14,8 +15,10 @@ from numpy.typing import NDArray
 
 from stream_hash.errors import BackPressureError, IndexMissingError, PartitionFullError
 from stream_hash.settings import IndexSettings
+from stream_hash.storage import ledger as ledger_module
+from stream_hash.storage import store as store_module
 from stream_hash.storage.codec import Batch, decode_record, encode_values
-from stream_hash.storage.connection import Client
+from stream_hash.storage.connection import Client, is_cluster
 from stream_hash.storage.keys import partition_of
 from stream_hash.storage.ledger import RECEIPT_SECONDS, DeadLetter, Ledger
 from stream_hash.storage.models import Models
@@ -40,7 +43,8 @@ class Bench:
         self.scripts = scripts
         self.store = Store(client, "bench", nonce="nonce", scripts=scripts)
         self.ledger = Ledger(client, "bench", scripts=scripts)
-        self.store.create(SETTINGS)
+        with mock.patch.object(store_module.secrets, "token_hex", return_value="nonce"):
+            self.store.create(SETTINGS)
         self.store.activate(SETTINGS, 1, "nonce")
         self.nonce = self.store.settings().nonce
         self.models = Models(client, "bench", scripts=scripts)
@@ -320,8 +324,26 @@ def a_generation_goes_live_once(bench: Bench) -> None:
     bench.upsert("a", 1, 5)
     bench.set_state("a", live="2")
     before = bench.dump()
-    bench.store.activate(SETTINGS, 1, "other")
+    bench.store.activate(SETTINGS, 1, "nonce")
     assert bench.dump() == before
+
+
+def a_partition_goes_live_for_the_index_that_has_the_name(bench: Bench) -> None:
+    """Not for one that was wiped, by a worker that was paused between publishing the first model and activating it."""
+    bench.client.flushall()
+    if is_cluster(bench.client):  # the settings are on another node: who comes late is not told
+        bench.store.activate(SETTINGS, 1, "nonce")
+        assert bench.client.hget(bench.store.partition(0).state, "nonce") == b"nonce"
+        return
+    with pytest.raises(IndexMissingError, match="any more"):
+        bench.store.activate(SETTINGS, 1, "nonce")
+    bench.store.create(SETTINGS)
+    before = bench.dump()
+    with pytest.raises(IndexMissingError, match="any more"):
+        bench.store.activate(SETTINGS, 1, "nonce")
+    assert bench.dump() == before
+    bench.store.activate(SETTINGS, 1, bench.store.settings().nonce)
+    assert bench.store.states(SETTINGS.partitions) == [LIVE] * SETTINGS.partitions
 
 
 def a_model_once_published_never_changes(bench: Bench) -> None:
@@ -416,9 +438,27 @@ def a_finished_batch_is_not_begun(bench: Bench) -> None:
     bench.ledger.finish("x")
     assert bench.ledger.begin("x", lease_until=0) is None
     left = [
-        k for k in bench.dump() if "batch:" in k or k.endswith(("pending", "leases", "sizes", "arrived", "attempts"))
+        key
+        for key in bench.dump()
+        if "batch:" in key or key.endswith(("pending", "leases", "sizes", "arrived", "attempts", "begun"))
     ]
     assert left == []
+
+
+def an_attempt_counts_once_however_often_its_reply_is_lost(bench: Bench) -> None:
+    bench.ledger.accept("x", Batch("delete", ["a"]), lease_until=0)
+    for attempts in (1, 2):
+        with mock.patch.object(ledger_module.secrets, "token_hex", return_value=f"attempt {attempts}"):
+            first = bench.ledger.begin("x", lease_until=1_000)
+            after = bench.dump()
+            assert bench.ledger.begin("x", lease_until=1_000) == first
+        assert bench.dump() == after
+        assert first is not None
+        assert first.attempts == attempts
+    assert bench.ledger.lease_overdue(999, 2_000) == []
+    third = bench.ledger.begin("x", lease_until=1_000)
+    assert third is not None
+    assert third.attempts == 3, "who comes later is another, be it with the same lease"
 
 
 def a_finished_batch_leaves_a_receipt_that_expires_and_nothing_else(bench: Bench) -> None:
@@ -543,6 +583,7 @@ STORE_SCENARIOS = (
     a_label_newer_than_a_delete_outlives_it,
     a_delete_takes_an_older_label_with_it,
     a_generation_goes_live_once,
+    a_partition_goes_live_for_the_index_that_has_the_name,
     a_model_once_published_never_changes,
     a_model_of_another_index_is_not_published,
     a_generation_that_was_forgotten_is_not_published_again,
@@ -555,6 +596,7 @@ LEDGER_SCENARIOS = (
     a_batch_is_accepted_once,
     a_batch_is_finished_once_and_the_balance_holds_throughout,
     a_finished_batch_is_not_begun,
+    an_attempt_counts_once_however_often_its_reply_is_lost,
     a_finished_batch_leaves_a_receipt_that_expires_and_nothing_else,
     an_overdue_batch_is_leased_to_one_sweeper,
     a_released_batch_is_due_at_once_and_the_server_is_not_held_against_it,

@@ -1,4 +1,4 @@
-"""The Lua scripts: the only places in which an index is changed. One of them, `identify`, only reads.
+"""The Lua scripts: the only places in which an index is changed. Two of them, `clock` and `identify`, only read.
 
 They use `redis.call` and `cjson` and nothing else, so that they run alike on Redis, Valkey and fakeredis.
 `sources()` hands out their text; a test hands in a text with one rule removed.
@@ -38,6 +38,7 @@ _OF_AN_INDEX: Final = (
     "accept",
     "activate",
     "begin",
+    "clock",
     "create",
     "dead_drop",
     "dead_retry",

@@ -32,6 +32,7 @@ redis.call('ZREM', prefix .. 'leases', batch)
 redis.call('HDEL', prefix .. 'sizes', batch)
 redis.call('HDEL', prefix .. 'arrived', batch)
 redis.call('HDEL', prefix .. 'attempts', batch)
+redis.call('HDEL', prefix .. 'begun', batch)
 redis.call('HDEL', prefix .. 'failures', batch)
 for name, count in pairs(cjson.decode(ARGV[3])) do
   redis.call('HINCRBY', prefix .. 'tallies', name, string.format('%.0f', count))
