@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import reprlib
 import shlex
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from stream_hash.environment import Environment, read_environment
 from stream_hash.errors import ServerUnreachableError, UsageError
-from stream_hash.queue import broker_for
 from stream_hash.storage.connection import Client, connect, is_cluster, redis_errors, url_errors
 from stream_hash.storage.server import EmbeddedServer
 
 
-@dataclass(frozen=True)
 class Connections:
-    """client : of the server or cluster with the indexes. broker : of the server with RQ's queue."""
+    """client : of the server or cluster with the indexes. broker : of the server with RQ's queue; one of our own is
+    opened when it is first asked for: a query needs neither it nor RQ, which takes as long to import as half of numpy.
+    """
 
-    client: Client
-    broker: Any
+    def __init__(self, client: Client, broker: Any, *, open_broker: Callable[[], Any] | None = None) -> None:
+        """open_broker : makes the broker, in place of one that is given."""
+        self.client = client
+        self._broker, self._open_broker = broker, open_broker
+
+    @property
+    def broker(self) -> Any:
+        """Raises ServerUnreachableError or ServerRefusedError, and StreamHashError for a cluster that RQ cannot use."""
+        if self._broker is None and self._open_broker is not None:
+            self._broker = self._open_broker()
+        return self._broker
 
     @classmethod
     def open(cls, url: str | None = None, broker_url: str | None = None) -> Connections:
@@ -45,15 +55,21 @@ class Connections:
         if environment.broker_url and checked:
             connect(environment.broker_url).close()  # a queue that is evicted is lost as well
         target = environment.broker_url or (client if is_cluster(client) else url)
-        broker_url = environment.broker_url or url
-        with redis_errors(broker_url), url_errors(broker_url):
-            broker = broker_for(target)
-        return cls(client, broker)
+        return cls(client, None, open_broker=partial(_broker, target, environment.broker_url or url))
 
     def close(self) -> None:
         """Give up both connections."""
-        for client in (self.client, self.broker):
-            client.close()
+        for client in (self.client, self._broker):
+            if client is not None:
+                client.close()
+
+
+def _broker(target: str | Client, url: str) -> Any:
+    """A client for the queue. target : a URL or a cluster's client. url : to be named in a message."""
+    from stream_hash.queue import broker_for
+
+    with redis_errors(url), url_errors(url):
+        return broker_for(target)
 
 
 def data_dir_words(environment: Environment) -> str:
