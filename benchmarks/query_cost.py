@@ -13,7 +13,6 @@ The model is GRH's (query_plans.py). Medians of ratios; least and greatest of wh
 from __future__ import annotations
 
 import multiprocessing
-import subprocess
 import sys
 import tempfile
 import time
@@ -30,9 +29,10 @@ import redis
 from numpy.typing import NDArray
 
 from benchmarks.dataset import Dataset, load_dataset
-from benchmarks.query_plans import BATCH, TRIALS, K, bare_reads, grh, reads_of, timed
+from benchmarks.query_plans import BATCH, TRIALS, K, bare_reads, grh, one_by_one, reads_of, timed
 from benchmarks.report import Spread, machine, progress, publish, table
 from benchmarks.services import running_server
+from benchmarks.startup import command, in_turn
 from stream_hash.client import Index
 from stream_hash.numerics.model import Model
 from stream_hash.service.connections import Connections
@@ -109,41 +109,19 @@ def _batches(index: Index, vectors: NDArray[np.float32], plan: dict[str, Any]) -
     ratios = []
     for start in range(0, max(1, len(vectors) - BATCH + 1), BATCH):
         some, single, batch = vectors[start : start + BATCH], list[float](), list[float]()
-        timed(single, partial(_one_by_one, index, some, plan))
+        timed(single, partial(one_by_one, index, some, plan))
         timed(batch, partial(index.query, some, K, **plan))
         ratios.append(single[0] / batch[0])
     return Spread.of(ratios)
 
 
-def _one_by_one(index: Index, vectors: NDArray[np.float32], plan: dict[str, Any]) -> None:
-    for vector in vectors:
-        index.query(vector, K, **plan)
-
-
 def _cold(index: Index, url: str, vector: NDArray[np.float32], repetitions: int) -> dict[str, Any]:
-    command = Path(sys.executable).with_name("stream-hash")
-    start = [str(command)] if command.exists() else [sys.executable, "-m", "stream_hash.cli"]
-    ours, theirs = [], []
     with tempfile.NamedTemporaryFile(suffix=".npy") as file:
         np.save(file, vector[None])
         file.flush()
-        ask = [*start, "query", index.name, "--vectors", file.name, "--json", "--url", url]
-        for repetition in range(repetitions + 1):
-            pair = _process_seconds(ask), _process_seconds([sys.executable, "-c", "import redis, numpy"])
-            if repetition:  # the first reads the files from disk
-                ours.append(pair[0])
-                theirs.append(pair[1])
-    return {
-        "query_seconds": asdict(Spread.of(ours)),
-        "import_seconds": asdict(Spread.of(theirs)),
-        "ratio": asdict(Spread.of([own / other for own, other in zip(ours, theirs, strict=True)])),
-    }
-
-
-def _process_seconds(command: Sequence[str]) -> float:
-    start = time.perf_counter()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - start
+        ask = [*command(), "query", index.name, "--vectors", file.name, "--json", "--url", url]
+        ours, theirs, ratio = in_turn(ask, [sys.executable, "-c", "import redis, numpy"], repetitions)
+    return {"query_seconds": asdict(ours), "import_seconds": asdict(theirs), "ratio": asdict(ratio)}
 
 
 def _against_loop(

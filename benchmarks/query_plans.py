@@ -105,7 +105,7 @@ def _measured(
         timed(times["bare"], partial(bare_reads, client, buckets, values))
     for start in range(0, len(vectors) - BATCH + 1, BATCH):
         some = vectors[start : start + BATCH]
-        timed(times["single"], partial(_one_by_one, index, some, trial.plan))
+        timed(times["single"], partial(one_by_one, index, some, trial.plan))
         timed(times["batch"], partial(index.query, some, K, **trial.plan))
     unseen = answers[: len(data.queries) - len(data.training)]  # GRH has learned from those that come after
     classes = [[int(data.labels[int(result.id)]) for result in answer.results] for answer in unseen]
@@ -135,7 +135,7 @@ def bare_reads(client: Any, buckets: list[str], values: list[str]) -> None:
     client.mget(values)
 
 
-def _one_by_one(index: Index, vectors: NDArray[np.float32], plan: dict[str, Any]) -> None:
+def one_by_one(index: Index, vectors: NDArray[np.float32], plan: dict[str, Any]) -> None:
     for vector in vectors:
         index.query(vector, K, **plan)
 

@@ -20,21 +20,27 @@ from benchmarks.report import Spread, machine, publish, table
 
 def measure(repetitions: int) -> dict[str, Any]:
     """All figures of this benchmark."""
-    installed = Path(sys.executable).with_name("stream-hash")
-    command = [str(installed)] if installed.exists() else [sys.executable, "-m", "stream_hash.cli"]
-    help_seconds, import_seconds = [], []
-    for repetition in range(repetitions + 1):
-        seconds = _seconds([*command, "--help"]), _seconds([sys.executable, "-c", "import sklearn"])
-        if repetition:  # the first reads the files from disk
-            help_seconds.append(seconds[0])
-            import_seconds.append(seconds[1])
+    shown, imported, ratio = in_turn([*command(), "--help"], [sys.executable, "-c", "import sklearn"], repetitions)
     return {
         "machine": machine(),
         "repetitions": repetitions,
-        "help_seconds": asdict(Spread.of(help_seconds)),
-        "import_sklearn_seconds": asdict(Spread.of(import_seconds)),
-        "ratio": asdict(Spread.of([a / b for a, b in zip(help_seconds, import_seconds, strict=True)])),
+        "help_seconds": asdict(shown),
+        "import_sklearn_seconds": asdict(imported),
+        "ratio": asdict(ratio),
     }
+
+
+def command() -> list[str]:
+    """How `stream-hash` is started here."""
+    installed = Path(sys.executable).with_name("stream-hash")
+    return [str(installed)] if installed.exists() else [sys.executable, "-m", "stream_hash.cli"]
+
+
+def in_turn(one: Sequence[str], other: Sequence[str], repetitions: int) -> tuple[Spread, Spread, Spread]:
+    """Seconds of two commands that take turns, each a process of its own, and their ratio."""
+    pairs = [(_seconds(one), _seconds(other)) for _ in range(repetitions + 1)][1:]  # the first reads from disk
+    ones, others = zip(*pairs, strict=True)
+    return Spread.of(ones), Spread.of(others), Spread.of([a / b for a, b in pairs])
 
 
 def _seconds(command: Sequence[str]) -> float:

@@ -29,7 +29,9 @@ def supervise(command: Sequence[str], processes: int, url: str | None, broker_ur
     from stream_hash.service.connections import Connections
 
     # A server that cannot be used is told once, with exit code 4, and not by children that fail again and again.
-    Connections.open(url, broker_url).close()
+    connections = Connections.open(url, broker_url)
+    for client in (connections.client, connections.broker):
+        client.close()
     environment = handed_over(url, broker_url) | logs.variables()
     # The children run this code, not a package `workers` in the directory somebody happens to be in.
     ours = str(Path(__file__).parent.parent)

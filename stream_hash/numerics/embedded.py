@@ -88,7 +88,7 @@ class EmbeddedHyperplanes:
     def margins(self, vectors: NDArray[np.float32], *, query: bool = False) -> NDArray[np.float64]:
         """w·z + b for every hyperplane, with its exact sign. vectors : (n, dimension). Returns (n, n_hyperplanes)."""
         if len(vectors) == 1 and (query or self.metric != "inner"):
-            margins, slack = self._fine_margins(vectors[0].astype(np.float64), query)
+            margins, slack = self._fine_margins(vectors.astype(np.float64), query)
         else:
             margins, slack = self._rounded_margins(vectors, query)
         doubtful = np.abs(margins) < slack
@@ -100,11 +100,13 @@ class EmbeddedHyperplanes:
             margins[rows, columns] = self._exact_margins(vectors, rows, columns, query)
         return margins
 
-    def rounded(
-        self, vectors: NDArray[np.float32], *, query: bool = False
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Margins by a product in float64, and how far each may be off. Both (n, n_hyperplanes)."""
-        return self._rounded_margins(vectors.astype(np.float64), query)
+    def rounded(self, vectors: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Margins of items by a product in float64, and how far each may be off. Both (n, n_hyperplanes)."""
+        return self._rounded_margins(vectors.astype(np.float64), query=False)
+
+    def projected(self, queries: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Margins of queries up to rounding; none depends on the other queries. Returns (n, n_hyperplanes)."""
+        return self._fine_margins(queries.astype(np.float64), self.metric == "inner")[0]
 
     def exact(self, vectors: NDArray[np.float32], rows: NDArray[np.intp]) -> NDArray[np.float64]:
         """All margins of some items, each summed along its own row. Returns (len(rows), n_hyperplanes)."""
@@ -131,17 +133,17 @@ class EmbeddedHyperplanes:
         return margins, 4 * (self.dimension + 4) * unit * slack
 
     def _fine_margins(self, x: NDArray[np.float64], query: bool) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """As `_rounded_margins`, of one vector: in float64 from the start: next to nothing is left to settle."""
-        length = float(np.sqrt(x.dot(x)))
-        factor = 1.0 / (length or 1.0) if query or self.metric == "cosine" else 1.0
-        margins = np.vecdot(self._fine_normals, x)
-        margins *= factor
+        """As `_rounded_margins`, in float64 and each a sum along rows of its own: for queries, which are few."""
+        lengths = np.sqrt(np.vecdot(x, x))
+        factor = 1.0 / np.where(lengths > 0, lengths, 1.0) if query or self.metric == "cosine" else np.ones(len(x))
+        margins = np.vecdot(self._fine_normals, x[:, None])
+        margins *= factor[:, None]
         margins += self.offsets if query else self._fine_offsets
         # the bound of `_rounded_margins`
-        reach = (length + self._mean_length) * factor + 1.0
-        slack = self._lengths * (4 * (self.dimension + 4) * 2.0**-53 * reach)
+        reach = (lengths + self._mean_length) * factor + 1.0
+        slack = self._lengths * (4 * (self.dimension + 4) * 2.0**-53 * reach)[:, None]
         slack += self._fine_slack
-        return margins[None], slack[None]
+        return margins, slack
 
     def _embedding(
         self, vectors: NDArray[Any], lengths: NDArray[np.float64], query: bool

@@ -34,18 +34,21 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_hash.errors import UsageError
-from stream_hash.numerics.held_out import HeldOutSearch, blocks, lower_bound, nearest_first
+from stream_hash.numerics.held_out import (
+    CONFIDENCE,
+    MARGIN,
+    HeldOutSearch,
+    K,
+    blocks,
+    check_request,
+    least_queries,
+    lower_bound,
+    nearest_first,
+)
 from stream_hash.numerics.labels import read_labels
 from stream_hash.numerics.model import Model
 
-K: Final = 10
-MARGIN: Final = 0.01
-CONFIDENCE: Final = 0.95
 NEWCOMERS_CONFIDENCE: Final = 0.9
-LEAST_QUERIES: Final = 100
-"""Held-out items fewer than these decide nothing: by luck alone precision moves by .03."""
-
 LEAST_NEWCOMERS: Final = 15
 """Queries of newcomers fewer than these are not asked about alone: by luck a few of them gain much."""
 
@@ -95,17 +98,11 @@ def judge(
 
     Raises UsageError for a budget below k, or models of different dimension or metric.
     """
-    if budget < k or margin < 0 or not 0.5 <= confidence < 1:
-        raise UsageError(
-            f"budget={budget}, k={k}, margin={margin}, confidence={confidence}",
-            remedy="give a budget of k or more, a margin of 0 or more, and a confidence from 0.5 to 1",
-        )
-    if (live.metric, live.dimension) != (challenger.metric, challenger.dimension):
-        raise UsageError("the challenger and the live model are of different indexes")
+    check_request(live, challenger, budget, k, margin, confidence)
     _, member = read_labels(labels, len(vectors))
     labelled = np.flatnonzero(np.diff(member.indptr))
     count = len(labelled)
-    least = max(LEAST_QUERIES, budget + 2)
+    least = least_queries(budget)
     if count < least:
         nothing = float("nan")
         reason = f"{count} labelled held-out items are too few to decide on; {least} are needed"

@@ -1,6 +1,6 @@
 """Held-out items as queries to each other: what a model takes first, what is nearest, and how sure a mean gain is.
 
-The parts of the gates (gate.py, recall_gate.py).
+What the gates (gate.py, recall_gate.py) have in common: these parts, their limits, and what they refuse.
 """
 
 from __future__ import annotations
@@ -11,14 +11,37 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from stream_hash.errors import UsageError
 from stream_hash.numerics.bucket_table import BucketTable
 from stream_hash.numerics.codes import unpack_bits
 from stream_hash.numerics.model import Encoded, Model
+
+K: Final = 10
+MARGIN: Final = 0.01
+CONFIDENCE: Final = 0.95
+LEAST_QUERIES: Final = 100
+"""Held-out items fewer than these decide nothing: by luck alone precision moves by .03."""
 
 DRAWS: Final = 2_000
 
 BLOCK_BYTES: Final = 64 * 1024 * 1024
 """What one array over queries × items of a block of queries may take."""
+
+
+def check_request(live: Model, challenger: Model, budget: int, k: int, margin: float, confidence: float) -> None:
+    """Raise UsageError for a budget below k, other numbers out of range, or models of different dimension or metric."""
+    if budget < k or margin < 0 or not 0.5 <= confidence < 1:
+        raise UsageError(
+            f"budget={budget}, k={k}, margin={margin}, confidence={confidence}",
+            remedy="give a budget of k or more, a margin of 0 or more, and a confidence from 0.5 to 1",
+        )
+    if (live.metric, live.dimension) != (challenger.metric, challenger.dimension):
+        raise UsageError("the challenger and the live model are of different indexes")
+
+
+def least_queries(budget: int) -> int:
+    """How many held-out items are enough: more than a query's candidates, too."""
+    return max(LEAST_QUERIES, budget + 2)
 
 
 class HeldOutSearch:

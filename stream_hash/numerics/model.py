@@ -43,9 +43,14 @@ class Encoded:
 
 
 @dataclass(frozen=True)
-class EncodedQueries(Encoded):
-    """signature_tables : (n, 5, 256) float32, what each byte of an item's signature adds to a query's score."""
+class EncodedQueries:
+    """Hashed queries. codes, margins : as those of items.
 
+    signature_tables : (n, 5, 256) float32, what each byte of an item's signature adds to a query's score.
+    """
+
+    codes: NDArray[np.uint64]
+    margins: NDArray[np.float32]
     signature_tables: NDArray[np.float32]
 
 
@@ -83,30 +88,36 @@ class Model:
 
     @cached_property
     def _of_tables(self) -> EmbeddedHyperplanes:
-        """Their hyperplanes, and after them those of a signature that is signs: so all are one product."""
-        first = slice(len(self.offsets) - (0 if self.centroids is None else rows_of(self.centroids)))
+        first = slice(len(self.offsets) - rows_of(self.centroids))
         return EmbeddedHyperplanes(self.metric, self.hyperplanes[first], self.offsets[first], self.mean, self.scale)
+
+    @cached_property
+    def _of_all_bits(self) -> EmbeddedHyperplanes:
+        """Those of the tables and of a signature that is signs."""
+        return EmbeddedHyperplanes(self.metric, self.hyperplanes, self.offsets, self.mean, self.scale)
 
     def encode(self, vectors: NDArray[np.float32]) -> Encoded:
         """Hash items. vectors : (n, dimension) float32, finite; under cosine none of zero length."""
-        return self._encode(vectors, query=False)
+        if self.network is None and self.centroids is None:  # all of it is one product
+            margins, of_signature = np.split(self._of_all_bits.margins(vectors), [-SIGNATURE_BITS], axis=1)
+            signatures = pack_bits(of_signature >= 0)
+        else:
+            margins, signatures = self._margins(vectors, query=False), self.signature.codes(vectors)
+        return Encoded(self._codes(margins), signatures, margins.astype(np.float32))
 
     def encode_queries(self, vectors: NDArray[np.float32]) -> EncodedQueries:
         """Hash queries; the same as `encode` except for hyperplanes under `inner`, which is asymmetric."""
-        encoded = self._encode(vectors, query=self.metric == "inner")
-        return EncodedQueries(encoded.codes, encoded.signatures, encoded.margins, self.signature.tables(vectors))
+        margins = self._margins(vectors, query=self.metric == "inner")
+        return EncodedQueries(self._codes(margins), margins.astype(np.float32), self.signature.tables(vectors))
 
-    def _encode(self, vectors: NDArray[np.float32], *, query: bool) -> Encoded:
-        embedded = self._of_tables.margins(vectors, query=query)
-        if self.centroids is None:
-            own = embedded.shape[1] - SIGNATURE_BITS
-            margins, signatures = embedded[:, :own], pack_bits(embedded[:, own:] >= 0)
-        else:
-            margins, signatures = embedded, self.signature.codes(vectors)
-        if self.network is not None:
-            margins = dealt(self.network.margins(vectors).T, self.tables).T
-        codes = pack_bits((margins >= 0).reshape(-1, self.bits)).reshape(len(vectors), self.tables)
-        return Encoded(codes, signatures, margins.astype(np.float32))
+    def _margins(self, vectors: NDArray[np.float32], *, query: bool) -> NDArray[np.float64]:
+        """Of the tables' bits."""
+        if self.network is None:
+            return self._of_tables.margins(vectors, query=query)
+        return dealt(self.network.margins(vectors).T, self.tables).T
+
+    def _codes(self, margins: NDArray[np.float64]) -> NDArray[np.uint64]:
+        return pack_bits((margins >= 0).reshape(-1, self.bits)).reshape(len(margins), self.tables)
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """The model as arrays, to be stored; `from_arrays` is the way back."""

@@ -125,20 +125,33 @@ def squared_lengths(centroids: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(lengths, dtype=np.float32)
 
 
+def by_byte(
+    centroids: NDArray[np.float32], taken_off: NDArray[np.float32]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What `score_tables` multiplies queries by, and takes off, for each value of each byte.
+
+    taken_off : (1152,), from each centroid's twice the inner product with the query.
+    Returns (5, 8, 256) and (5, 256).
+    """
+    twice, less = np.empty((GROUPS, WIDTH, 256)), np.empty((GROUPS, 256))
+    for group, (start, end) in enumerate(itertools.pairwise(_STARTS)):
+        times = 256 // (end - start)  # the first byte's highest bit is never set
+        twice[group] = np.tile(2 * centroids[start:end].T.astype(np.float64), times)
+        less[group] = np.tile(taken_off[start:end], times)
+    return twice, less
+
+
 def score_tables(
-    projected: NDArray[np.float64], centroids: NDArray[np.float32], taken_off: NDArray[np.float32]
+    projected: NDArray[np.float64], twice: NDArray[np.float64], less: NDArray[np.float64]
 ) -> NDArray[np.float32]:
     """What each byte of a code adds to a query's score, as `table_scores` takes it (asymmetric.py).
 
-    projected : (n, 40), queries. taken_off : (1152,), from each centroid's twice the inner product with the query.
-    Returns float32 (n, 5, 256); no entry depends on the other queries.
+    projected : (n, 40), queries. twice, less : of `by_byte`. Returns float32 (n, 5, 256); no entry depends on the other
+    queries.
     """
-    tables = np.empty((len(projected), GROUPS, 256), dtype=np.float32)
-    for group, (start, end) in enumerate(itertools.pairwise(_STARTS)):
-        own = centroids[start:end].astype(np.float64)
-        scores = 2 * np.vecdot(projected[:, None, _columns(group)], own) - taken_off[start:end]
-        tables[:, group] = np.tile(scores, 256 // len(own))  # the first byte's highest bit is never set
-    return tables
+    # a product for each query and subspace, all of one shape
+    scores = np.matmul(projected.reshape(-1, GROUPS, 1, WIDTH), twice)[:, :, 0]
+    return np.asarray(scores - less, dtype=np.float32)
 
 
 def _columns(group: int) -> slice:

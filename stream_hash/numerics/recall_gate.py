@@ -15,9 +15,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_hash.errors import UsageError
-from stream_hash.numerics.gate import CONFIDENCE, LEAST_QUERIES, MARGIN, K
-from stream_hash.numerics.held_out import HeldOutSearch, blocks, lower_bound, nearest_first
+from stream_hash.numerics.held_out import (
+    CONFIDENCE,
+    MARGIN,
+    HeldOutSearch,
+    K,
+    blocks,
+    check_request,
+    least_queries,
+    lower_bound,
+    nearest_first,
+)
 from stream_hash.numerics.model import Model
 
 
@@ -57,15 +65,9 @@ def judge_recall(
 
     Raises UsageError for a budget below k, or models of different dimension or metric.
     """
-    if budget < k or margin < 0 or not 0.5 <= confidence < 1:
-        raise UsageError(
-            f"budget={budget}, k={k}, margin={margin}, confidence={confidence}",
-            remedy="give a budget of k or more, a margin of 0 or more, and a confidence from 0.5 to 1",
-        )
-    if (live.metric, live.dimension) != (challenger.metric, challenger.dimension):
-        raise UsageError("the challenger and the live model are of different indexes")
+    check_request(live, challenger, budget, k, margin, confidence)
     count = len(vectors)
-    least = max(LEAST_QUERIES, budget + 2)
+    least = least_queries(budget)
     if count < least:
         nothing = float("nan")
         reason = f"{count} held-out items are too few to decide on; {least} are needed"

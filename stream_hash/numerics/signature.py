@@ -7,6 +7,7 @@ whose 40 directions then stand in the hyperplanes' place. Which of them: learned
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from stream_hash.settings import SIGNATURE_BITS
 
 @dataclass(frozen=True)
 class Centroids:
-    """places : float32 (1152, 8), subspace after subspace. taken_off : float32 (1152,), as `score_tables` has them."""
+    """places : float32 (1152, 8), subspace after subspace. taken_off : float32 (1152,), as `by_byte` takes them."""
 
     places: NDArray[np.float32]
     taken_off: NDArray[np.float32]
@@ -44,12 +45,20 @@ class Signature(EmbeddedHyperplanes):
         return codes
 
     def tables(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
-        """What each byte of a signature adds to a query's score. queries : (n, dimension). Returns (n, 5, 256)."""
-        inner = self.metric == "inner"
+        """What each byte of a signature adds to a query's score. queries : (n, dimension).
+
+        Returns float32 (n, 5, 256); no entry depends on the other queries.
+        """
+        projected = self.projected(queries)
+        if self._by_byte is None:
+            return byte_tables(projected)
+        return product_quantiser.score_tables(projected, *self._by_byte)
+
+    @cached_property
+    def _by_byte(self) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
         if self.centroids is None:
-            return byte_tables(self.margins(queries, query=inner))
-        projected, _ = self.rounded(queries, query=inner)
-        return product_quantiser.score_tables(projected, self.centroids.places, self.centroids.taken_off)
+            return None
+        return product_quantiser.by_byte(self.centroids.places, self.centroids.taken_off)
 
 
 def rows_of(centroids: Centroids | None) -> int:

@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import reprlib
 import shlex
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from stream_hash.environment import Environment, read_environment
 from stream_hash.errors import ServerUnreachableError, UsageError
-from stream_hash.queue import broker_for
 from stream_hash.storage.connection import Client, connect, is_cluster, redis_errors, url_errors
 from stream_hash.storage.server import EmbeddedServer
 
 
-@dataclass(frozen=True)
 class Connections:
-    """client : of the server or cluster with the indexes. broker : of the server with RQ's queue, None without one."""
+    """client : of the server or cluster with the indexes. broker : of the server with RQ's queue; one of our own is
+    opened when it is first asked for: a query needs neither it nor RQ, which takes as long to import as half of numpy.
+    """
 
-    client: Client
-    broker: Any
+    def __init__(self, client: Client, broker: Any, *, open_broker: Callable[[], Any] | None = None) -> None:
+        """open_broker : makes the broker, in place of one that is given."""
+        self.client = client
+        self._broker, self._open_broker = broker, open_broker
+
+    @property
+    def broker(self) -> Any:
+        """Raises ServerUnreachableError or ServerRefusedError, and StreamHashError for a cluster that RQ cannot use."""
+        if self._broker is None and self._open_broker is not None:
+            self._broker = self._open_broker()
+        return self._broker
 
     @classmethod
     def open(cls, url: str | None = None, broker_url: str | None = None) -> Connections:
@@ -38,27 +48,35 @@ class Connections:
         return cls.of(read_environment(url=url, broker_url=broker_url))
 
     @classmethod
-    def of(cls, environment: Environment, *, checked: bool = True, queue: bool = True) -> Connections:
-        """Connect to the server that an environment names. checked : refuse one on which an index would not be safe.
-        queue : to that of the queue as well, which a cluster has only with a hash tag in RQ_KEY_PREFIX.
+    def of(cls, environment: Environment, *, checked: bool = True) -> Connections:
+        """Connect to the server that an environment names. checked : refuse one on which an index, or a queue, would
+        not be safe.
         """
         url = environment.url or embedded_url(environment)
         client = connect(url, checked=checked)
-        if not queue:
-            return cls(client, None)
-        if environment.broker_url and checked:
-            connect(environment.broker_url).close()  # a queue that is evicted is lost as well
-        target = environment.broker_url or (client if is_cluster(client) else url)
-        broker_url = environment.broker_url or url
-        with redis_errors(broker_url), url_errors(broker_url):
-            broker = broker_for(target)
-        return cls(client, broker)
+        broker_url = environment.broker_url
+        if broker_url:
+            return cls(client, None, open_broker=partial(_broker, broker_url, broker_url, checked=checked))
+        # the same server, which has been checked
+        return cls(client, None, open_broker=partial(_broker, client if is_cluster(client) else url, url))
 
     def close(self) -> None:
         """Give up both connections."""
-        for client in (self.client, self.broker):
+        for client in (self.client, self._broker):
             if client is not None:
                 client.close()
+
+
+def _broker(target: str | Client, url: str, *, checked: bool = False) -> Any:
+    """A client for the queue. target : a URL or a cluster's client. url : to be named in a message. checked : refuse a
+    server on which a queue would not be safe.
+    """
+    from stream_hash.queue import broker_for
+
+    if checked:
+        connect(url).close()  # a queue that is evicted is lost as well
+    with redis_errors(url), url_errors(url):
+        return broker_for(target)
 
 
 def data_dir_words(environment: Environment) -> str:

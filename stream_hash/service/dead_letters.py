@@ -15,12 +15,12 @@ from __future__ import annotations
 import math
 import secrets
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 from stream_hash.errors import IntegrityError
-from stream_hash.queue import HASH_QUEUE, SafeQueue, enqueue_batch
 from stream_hash.service.handle import IndexHandle
 from stream_hash.service.ingest import LEASE_MILLISECONDS
 from stream_hash.settings import parse_label, parse_metadata
@@ -129,7 +129,10 @@ def retry(handle: IndexHandle, broker: Any, numbers: Sequence[int], *, anew: boo
 
     A letter whose payload is damaged is left where it is: it would only die again.
     """
-    dealt, queue = Dealt(), SafeQueue(HASH_QUEUE, connection=broker)
+    # RQ is imported by what needs it: a process may ask one question and end
+    from stream_hash.queue import HASH_QUEUE, SafeQueue, enqueue_batch
+
+    dealt, send = Dealt(), partial(enqueue_batch, SafeQueue(HASH_QUEUE, connection=broker), handle.name)
     for start in range(0, len(numbers), _AT_ONCE):
         some = numbers[start : start + _AT_ONCE]
         letters = {letter.first: letter for letter in handle.ledger.letters(some)}
@@ -140,11 +143,11 @@ def retry(handle: IndexHandle, broker: Any, numbers: Sequence[int], *, anew: boo
             elif _payload(letter) is None:
                 dealt.damaged.append(number)
             else:
-                _retry(handle, queue, letter, dealt, anew=anew)
+                _retry(handle, send, letter, dealt, anew=anew)
     return dealt
 
 
-def _retry(handle: IndexHandle, queue: SafeQueue, letter: DeadLetter, dealt: Dealt, *, anew: bool) -> None:
+def _retry(handle: IndexHandle, send: Callable[[str], object], letter: DeadLetter, dealt: Dealt, *, anew: bool) -> None:
     now, batch_id = server_milliseconds(handle.client, handle.name), f"retry-{letter.first}-{secrets.token_hex(8)}"
     outcome = handle.ledger.retry(letter.first, batch_id, now=now, lease_until=now + LEASE_MILLISECONDS, anew=anew)
     if outcome is None:
@@ -152,7 +155,7 @@ def _retry(handle: IndexHandle, queue: SafeQueue, letter: DeadLetter, dealt: Dea
     elif isinstance(outcome, Lapsed):
         dealt.lapsed.append(letter.first)
     else:
-        enqueue_batch(queue, handle.name, batch_id)
+        send(batch_id)
         dealt.batches[batch_id] = range(outcome.first, outcome.first + letter.items)
         dealt.letters += 1
         dealt.items += letter.items

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_hash.numerics.cheapest import cheapest
-from stream_hash.numerics.model import Encoded
+from stream_hash.numerics.model import EncodedQueries
 from stream_hash.numerics.probing import ball, ball_size, members_within, within
 from stream_hash.service.directories import Directories
 from stream_hash.service.plan import Plan
@@ -40,7 +40,7 @@ class Prober:
         settings: IndexSettings,
         directories: Directories,
         partitions: Sequence[tuple[int, int]],
-        encoded: Mapping[int, Encoded],
+        encoded: Mapping[int, EncodedQueries],
         plan: Plan,
         k: int,
     ) -> None:

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_hash.numerics.asymmetric import own_scores
+from stream_hash.numerics.batch_ranking import NearestOfEach
 from stream_hash.numerics.model import EncodedQueries
-from stream_hash.numerics.ranking import NearestK
 from stream_hash.service.answer import Answer, ChangedError, Result, Stages
 from stream_hash.service.gathering import Candidates
 from stream_hash.service.handle import IndexHandle
@@ -64,7 +64,7 @@ class Ranker:
         """
         with self._stages.timed("prune"):
             wanted = self._pruned(found, fetch)
-        nearest = [NearestK(query, k, self._handle.settings.metric) for query in queries]
+        nearest = NearestOfEach(queries, k, self._handle.settings.metric)
         for answer, candidates in zip(answers, found, strict=True):
             answer.candidates, answer.reranked = candidates.count, 0
         for piece in self._pieces(self._union(wanted)):
@@ -72,18 +72,16 @@ class Ranker:
                 fetched = self._values([(self._partitions[at][0], numbers) for at, numbers in piece])
             with self._stages.timed("rank"):
                 for (at, _), values in zip(piece, fetched, strict=True):
-                    if len(nearest) == 1:
-                        nearest[0].offer(values.ids, values.vectors)
-                        answers[0].reranked += len(values.ids)
-                    elif len(values.ids):
-                        squares = np.vecdot(values.vectors, values.vectors)
-                        for query, one in enumerate(nearest):
-                            rows = _rows(values.numbers, wanted[query][at])
-                            one.offer(values.ids, values.vectors, rows, squares)
-                            answers[query].reranked += len(rows)
+                    if not len(values.ids):
+                        continue
+                    rows = None if len(wanted) == 1 else [_rows(values.numbers, own[at]) for own in wanted]
+                    nearest.offer(values.ids, values.vectors, rows)
+                    for query, answer in enumerate(answers):
+                        answer.reranked += len(values.ids) if rows is None else len(rows[query])
         if any(answer.reranked < min(k, answer.candidates) for answer in answers):
             raise ChangedError  # candidates were deleted before they were fetched
-        return [one.ranked() for one in nearest]
+        with self._stages.timed("rank"):
+            return nearest.ranked()
 
     def _pruned(self, found: Sequence[Candidates], fetch: int | None) -> list[Numbers]:
         """The item numbers of each query's candidates that may be fetched; all queries' are scored in one pass."""

@@ -82,8 +82,9 @@ def test_only_what_trains_imports_scikit_learn_and_scipy(variables: dict[str, st
     assert done.stdout == "LOADED\n"
 
 
-def test_a_query_imports_neither_tuning_nor_verification_nor_other_formats(variables: dict[str, str]) -> None:
+def test_a_query_imports_neither_tuning_nor_verification_nor_other_formats_nor_rq(variables: dict[str, str]) -> None:
     unused = {f"stream_hash.{name}" for name in ("service.tuning", "service.verify", "service.status", "formats.mat")}
+    unused |= {"rq", "stream_hash.queue"}
     code = f"import sys, stream_hash.cli.query; print('LOADED', *sorted({unused!r} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=True)
     assert done.stdout == "LOADED\n"

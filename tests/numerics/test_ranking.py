@@ -79,15 +79,3 @@ def test_a_distance_of_nothing_has_no_sign() -> None:
     nearest = NearestK(np.array([1, 1], np.float32), 1, "l2")
     nearest.offer(["a"], np.array([[1, 1]], np.float32))
     assert str(nearest.ranked()[0][1]) == "0.0"
-
-
-@pytest.mark.parametrize("metric", METRICS)
-def test_some_rows_of_what_is_offered_are_those_rows_offered(metric: Metric) -> None:
-    rng = np.random.default_rng(0)
-    x, query = rng.standard_normal((50, 6)).astype(np.float32), rng.standard_normal(6).astype(np.float32)
-    ids = [f"item {row % 40}" for row in range(50)]  # the last ten are offered a second time
-    one, other = NearestK(query, 7, metric), NearestK(query, 7, metric)
-    for rows in (np.arange(0, 40, 3), np.arange(40, 50)):
-        one.offer(ids, x, rows, np.vecdot(x, x))
-        other.offer([ids[row] for row in rows.tolist()], x[rows])
-    assert one.ranked() == other.ranked()

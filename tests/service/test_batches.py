@@ -154,3 +154,17 @@ def test_queries_under_which_the_index_changed_are_answered_one_by_one(client: C
     index._handle.buckets.gather = gather_then_delete  # type: ignore[method-assign]
     for query, answer in zip(queries, index.query(queries, radius=8), strict=True):
         assert answer.results == index.query(query, exact=True)[0].results
+
+
+def test_unions_stay_the_lists_that_they_come_as(real_client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To make a set of each takes as long as to read it."""
+    index = filled(real_client, IndexSettings(12, bits=6), 100)
+    members, kinds = buckets_module._members, set[type]()
+
+    def noted(pieces: Any) -> Any:
+        kinds.update(map(type, pieces))
+        return members(pieces)
+
+    monkeypatch.setattr(buckets_module, "_members", noted)
+    index.query(vectors(3, 12))
+    assert kinds == {list}

@@ -169,7 +169,7 @@ def test_a_search_that_does_not_check_live_is_caught(real_client: redis.Redis, m
         return [replace(one, live=probe.generation) for probe, one in zip(probes, found, strict=True)]
 
     monkeypatch.setattr(BucketReader, "gather", unchecked)
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match=r"\{1\} == \{2\}"):  # the generations that answered
         reads_of_a_replaced_generation_are_whole(real_client)
 
 
