@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from hypothesis import HealthCheck
@@ -38,6 +38,19 @@ from stream_hash.storage.trainer_state import Lead
 from tests import oracle
 
 DIMENSION = 4
+WAYS: Final = (
+    "batches applied, in any order",
+    "batches whose worker died before it finished them",
+    "finished batches delivered again",
+    "finished batches written again by a worker that was paused",
+    "generations given up half built",
+    "switches",
+    "switches refused: incomplete",
+    "re-indexes to the end",
+    "queries",
+)
+"""What a run has to have come upon, or it has shown less than it says."""
+
 VECTORS = np.random.default_rng(0).normal(size=(32, DIMENSION)).astype(np.float32)
 IDS = [f"i{n}" for n in range(4)]
 LABELS = ["", '"x"', "1", '["x",1]']

@@ -9,7 +9,7 @@ import contextlib
 import json
 import re
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, Final
 from unittest import mock
@@ -28,6 +28,7 @@ from stream_hash.service.schedule import Schedule, Trainers
 from stream_hash.service.scoring import Scorer
 from stream_hash.settings import IndexSettings
 from stream_hash.storage.plans import Plans
+from stream_hash.storage.scripts import sources
 from tests.faults.chaos_producer import batch_of
 from tests.faults.in_one_thread import apply_all, work
 from tests.faults.killed_requests import ask
@@ -41,6 +42,9 @@ PLAN: Final = {"force": True, "window": 300, "held_out": 100, "least": 50}
 
 _VOLATILE: Final = re.compile(rb"rq:.*|sh:\{x\}:(?:answer|progress|receipt|learner|tallies|trainer).*")
 """The queue's own keys; what holds moments or names made up at random; and what is counted for people, attempts too."""
+
+COMMANDED: Final = ("import_", "dead_", "drop")
+"""Scripts of an operator's commands, which no life has: they have tests of their own that stop them at each call."""
 
 _NAMES: Final = (b"nonce", b"token")
 """Of the index, made up at random; and of the trainers: a request that is delivered again is taken up by another."""
@@ -106,6 +110,11 @@ def live(url: str) -> None:
     assert [item.id for item in index.get(ids[5:]) if item] == ids[5:]
     assert index.verify().violations == []
     apply_all(context, INDEX)
+
+
+def never_called(seen: Collection[str]) -> list[str]:
+    """Scripts of a life that are not among the calls that were seen: none of them can have lost its reply."""
+    return sorted(name for name in sources().keys() - seen if not name.startswith(COMMANDED))
 
 
 @contextlib.contextmanager
