@@ -67,7 +67,7 @@ def test_a_machine_runs_and_tells_what_it_did_and_too_short_a_run_is_not_in_orde
     code, result, output = run(tmp_path, "machine", "--examples", "2", "--steps", "5")
     assert (code, result["difference"]) == (1, "")
     assert result["done"]["steps"] > 0
-    assert set(result["never_done"]) < set(index_machine.WAYS)
+    assert set(result["never_done"]) <= set(index_machine.WAYS)
     assert "| differences (target: 0)" in output
     monkeypatch.setattr(index_machine, "run", lambda *_, **__: Counter(index_machine.WAYS))
     code, result, _ = run(tmp_path, "machine")

@@ -196,9 +196,9 @@ class IndexMachine(RuleBasedStateMachine):
         self._is_target(rollback.rollback(self.handle, self._lead(), kept[which % len(kept)]))
 
     @precondition(lambda self: self._partitions(lambda state: state.live != self.generations[-1]))
-    @rule(which=places, further=st.integers(0, 2), late=st.booleans())
-    def begin(self, which: int, further: int, late: bool) -> None:
-        """Whatever was begun before and is wanted no more is given up for it. further : steps that follow at once."""
+    @rule(which=places, further=st.sampled_from(["", "build", "build and switch", "switch"]), late=st.booleans())
+    def begin(self, which: int, further: str, late: bool) -> None:
+        """Whatever was begun before and is wanted no more is given up for it. further : what follows at once."""
         target = self.generations[-1]
         partition = self._one_of(lambda state: state.live != target, which)
         building = self.handle.states[partition].building
@@ -206,10 +206,19 @@ class IndexMachine(RuleBasedStateMachine):
             assert self.handle.generations.abandon(partition, building, self.token)
             self.done["generations given up half built"] += 1
         self.handle.generations.begin(partition, target, self.token)
-        if further:
+        if "build" in further:
             reindex.build_chunk(self.late if late else self.handle, partition, target, 0)
-        if further == 2:
+        if "switch" in further:
             self._switch(partition)
+
+    @precondition(lambda self: len(self.generations) < 4)
+    @rule(seed=st.integers(1, 4), which=places, late=st.booleans())
+    def want_another(self, seed: int, which: int, late: bool) -> None:
+        """Before what was wanted is built; and that is to go live before it is."""
+        for wanted, further in ((seed, "build"), (seed + 1, "switch")):
+            self.publish(wanted)
+            if self._partitions(lambda state: state.live != self.generations[-1]):
+                self.begin(which, further, late)
 
     @precondition(lambda self: self._partitions(lambda state: bool(state.building)))
     @rule(which=places, late=st.booleans())
@@ -292,6 +301,7 @@ class IndexMachine(RuleBasedStateMachine):
             balance = self.handle.ledger.balance()
             assert (balance.pending, balance.dead) == (0, 0)
             assert balance.holds
+            del self.index  # its figures are brought to the server now, and not in the midst of some other command
 
     def _expected(self) -> dict[str, tuple[bytes, str]]:
         return oracle.live_items(oracle.replay(self.applied))
