@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from itertools import combinations
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +40,13 @@ from stream_hash.service.connections import Connections
 from stream_hash.service.evaluate import temporary_index
 
 RADII = (2, 8)
-SECONDS = 2.0
-"""How long the processes of e ask."""
-WAIT_SECONDS = 2.0
-"""For them to start and to open the index."""
+_begin: Barrier
+"""Of a process of e: where it waits until the others can begin, too."""
+PATIENCE_SECONDS = 60.0
 
 
-def measure(data: Dataset, queries: int, repetitions: int) -> dict[str, Any]:
-    """All figures of this benchmark."""
+def measure(data: Dataset, queries: int, repetitions: int, seconds: float) -> dict[str, Any]:
+    """All figures of this benchmark. seconds : for which the processes of e ask."""
     vectors = data.queries[:queries]
     with running_server() as url, redis.Redis.from_url(url) as client:
         progress("learning, and filling the index")
@@ -66,7 +66,7 @@ def measure(data: Dataset, queries: int, repetitions: int) -> dict[str, Any]:
             progress("d: the tutorial's loop")
             result["radii"] = _against_loop(index, model, data.items, vectors)
             progress("e: two processes")
-            rates = [_rates(url, index.name, vectors) for _ in range(repetitions)]
+            rates = [_rates(url, index.name, vectors, seconds) for _ in range(repetitions)]
             result["two_processes"] = {
                 "queries_per_second": float(np.median([one for one, _ in rates])),
                 "ratio": asdict(Spread.of([two / one for one, two in rates])),
@@ -165,23 +165,28 @@ class _Loop:
         return [int(row) for row in rows[np.argsort(-(self._items[rows] @ vector))[:K]]]
 
 
-def _rates(url: str, name: str, vectors: NDArray[np.float32]) -> tuple[float, float]:
+def _rates(url: str, name: str, vectors: NDArray[np.float32], seconds: float) -> tuple[float, float]:
     """Queries a second of one process, and of two at the same time."""
+    context = multiprocessing.get_context("spawn")
     rates = []
     for processes in (1, 2):
-        with multiprocessing.get_context("spawn").Pool(processes) as pool:
-            begin = time.time() + WAIT_SECONDS
-            asked = [pool.apply_async(_ask, (url, name, vectors, begin)) for _ in range(processes)]
+        with context.Pool(processes, initializer=_wait_at, initargs=(context.Barrier(processes),)) as pool:
+            asked = [pool.apply_async(_ask, (url, name, vectors, seconds)) for _ in range(processes)]
             rates.append(sum(one.get() for one in asked))
     return rates[0], rates[1]
 
 
-def _ask(url: str, name: str, vectors: NDArray[np.float32], begin: float) -> float:
+def _wait_at(barrier: Barrier) -> None:
+    global _begin  # noqa: PLW0603 - what an initializer of a pool leaves, it leaves here
+    _begin = barrier
+
+
+def _ask(url: str, name: str, vectors: NDArray[np.float32], seconds: float) -> float:
     index = Index(name, Connections.open(url))
     index.query(vectors[0], K)
-    time.sleep(max(0.0, begin - time.time()))
+    _begin.wait(PATIENCE_SECONDS)
     start, count = time.perf_counter(), 0
-    while (spent := time.perf_counter() - start) < SECONDS:
+    while (spent := time.perf_counter() - start) < seconds:
         index.query(vectors[count % len(vectors)], K)
         count += 1
     return count / spent
@@ -221,13 +226,16 @@ def _tables(result: dict[str, Any]) -> list[str]:
 @click.option("--items", type=click.IntRange(min=1), help="Only the first of the database.")
 @click.option("--queries", type=click.IntRange(min=1), default=512, show_default=True)
 @click.option("--repetitions", type=click.IntRange(min=1), default=5, show_default=True, help="Of c and e.")
+@click.option("--seconds", type=click.FloatRange(min=0.01), default=2.0, show_default=True, help="The processes of e.")
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Not to standard output.")
-def main(data: Path | None, items: int | None, queries: int, repetitions: int, json_file: Path | None) -> None:
+def main(
+    data: Path | None, items: int | None, queries: int, repetitions: int, seconds: float, json_file: Path | None
+) -> None:
     """Measure what a query costs beside what it cannot do without.
 
     Example: python -m benchmarks.query_cost --data Gist512CIFAR10.mat
     """
-    result = measure(load_dataset(data, items), queries, repetitions)
+    result = measure(load_dataset(data, items), queries, repetitions, seconds)
     publish(result, _tables(result), json_file)
 
 

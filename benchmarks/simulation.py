@@ -143,6 +143,9 @@ def _tables(result: dict[str, Any]) -> list[str]:
     if result["violations"]:
         tables.append(table([("seed", "what is wrong"), *((str(s), how) for s, how in result["violations"][:20])]))
     if result["mutants"]:
+        missed = sum(seed is None for _, seed, _ in result["mutants"])
+        told = (f"{len(result['mutants']):,}", f"{missed:,}")
+        tables.append(table([("rules taken out", f"not caught within {result['within']:,} seeds (target: 0)"), told]))
         heading = ("without the rule", f"seeds until caught (target: {result['within']:,})", "how it showed")
         tables.append(table([heading, *((n, str(s or "not caught"), how) for n, s, how in result["mutants"])]))
     return tables

@@ -7,7 +7,7 @@ import fakeredis
 import numpy as np
 import pytest
 import redis
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stream_hash import Index, Producer
@@ -82,21 +82,21 @@ def test_writes_keep_their_order_across_operations() -> None:
         assert [item and item.id for item in index.get(["a", "b", "c"])] == [None, "b", "c"]
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.lists(st.integers(1, 30), max_size=6), st.integers(1, 9))
-def test_batches_are_full_but_for_the_last(sizes: list[int], batch_items: int) -> None:
-    with fakeredis.FakeRedis() as client:
-        connections = opened(client)
-        with Producer("x", connections, batch_items=batch_items) as producer:
-            for number, size in enumerate(sizes):
-                producer.upsert_many([f"{number}-{i}" for i in range(size)], np.ones((size, 3)))
-        handle = IndexHandle(client, "x")
-        stored = sorted((int(n) for n in client.hvals(handle.store.keys.sizes)), reverse=True)
-        full, rest = divmod(sum(sizes), batch_items)
-        assert stored == [batch_items] * full + [rest] * bool(rest)
-        apply_all(client)
-        assert len(Index("x", connections).get([f"0-{i}" for i in range(30)])) == 30
-        assert Index("x", connections).status()["items"] == sum(sizes)
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(sizes=st.lists(st.integers(1, 30), max_size=6), batch_items=st.integers(1, 9))
+def test_batches_are_full_but_for_the_last(real_client: redis.Redis, sizes: list[int], batch_items: int) -> None:
+    real_client.flushall()
+    connections = opened(real_client)
+    with Producer("x", connections, batch_items=batch_items) as producer:
+        for number, size in enumerate(sizes):
+            producer.upsert_many([f"{number}-{i}" for i in range(size)], np.ones((size, 3)))
+    handle = IndexHandle(real_client, "x")
+    stored = sorted((int(n) for n in real_client.hvals(handle.store.keys.sizes)), reverse=True)
+    full, rest = divmod(sum(sizes), batch_items)
+    assert stored == [batch_items] * full + [rest] * bool(rest)
+    apply_all(real_client)
+    assert len(Index("x", connections).get([f"0-{i}" for i in range(30)])) == 30
+    assert Index("x", connections).status()["items"] == sum(sizes)
 
 
 def test_a_batch_id_submitted_again_is_applied_once() -> None:

@@ -254,16 +254,19 @@ def tables(result: dict[str, Any]) -> list[str]:
         ("in batches; of these dead letters", f"{items['in_batches']:,}; {items['dead_letters']:,}"),
         ("in lines of a file; of these refused", f"{items['in_lines']:,}; {items['refused']:,}"),
         ("bad items stored, good items lost (target: 0)", f"{items['bad_stored']:,}, {items['good_lost']:,}"),
-        ("violations found by verify (target: 0)", f"{items['violations']:,}"),
+        ("left pending, violations found by verify (target: 0)", f"{items['left_pending']:,}, {items['violations']:,}"),
     ]
     of_jobs = [
         ("malformed jobs", "count"),
         ("sent, in so many kinds", f"{jobs['sent']:,}, {jobs['kinds']:,}"),
-        ("set aside", f"{jobs['set_aside']:,}"),
+        ("not set aside (target: 0)", f"{jobs['not_set_aside']:,}"),
         ("good batches behind them lost (target: 0)", f"{jobs['good_lost']:,}"),
         ("executions (target: 0)", f"{worker['executions']:,}"),
         ("ends of the worker process, with the items (target: 0)", f"{worker['ended']:,}"),
-        ("growth of its memory at the most, MB", f"{worker['peak_growth_bytes'] / 1e6:,.1f}"),
+        (
+            f"growth of its memory at the most, MB (target: below {GROWTH_BYTES / 1e6:.0f})",
+            f"{worker['peak_growth_bytes'] / 1e6:,.1f}",
+        ),
     ]
     of_files = [
         ("hostile files", "count"),

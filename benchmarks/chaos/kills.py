@@ -33,12 +33,14 @@ def measure(kills: int, *, pause_seconds: float, stops: float, short_leases: boo
         if failure:
             settled["violations"].append(failure)
         log = (Path(folder) / "fleet.log").read_text(errors="replace").splitlines()[-LOG_LINES:]
-    in_order = not settled["violations"] and not settled["failed_queries"]
-    result = {
-        "leases": "shortened" if short_leases else "as deployed",
-        "in_order": in_order and settled["slowest_seconds"] <= SLOWEST_SECONDS,
-        **settled,
-    }
+    in_order = (
+        not settled["violations"]
+        and not settled["failed_queries"]
+        and not settled["dead_letters"]
+        and settled["slowest_seconds"] <= SLOWEST_SECONDS
+        and min(settled["batches"], settled["queries"]) > 0  # where nothing is done nothing goes wrong
+    )
+    result = {"leases": "shortened" if short_leases else "as deployed", "in_order": in_order, **settled}
     return result if in_order else {**result, "log": log}
 
 

@@ -85,11 +85,8 @@ def server_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def opened(environment: Environment, *, checked: bool = True, queue: bool = True) -> Connections:
-    """Connections to the server of `environment`. Raises ServerUnreachableError; if `checked`, ServerRefusedError.
-
-    queue : whether the command has to do with it. Without, there is no broker, and nothing is asked of one.
-    """
+def opened(environment: Environment, *, checked: bool = True) -> Connections:
+    """Connections to the server of `environment`. Raises ServerUnreachableError; if `checked`, ServerRefusedError."""
     from stream_hash.service.connections import Connections
 
     for option, source, url, variable in (
@@ -98,4 +95,4 @@ def opened(environment: Environment, *, checked: bool = True, queue: bool = True
     ):
         if source == option and url and redacted(url) != url:
             note(f"Warning: everybody on this machine can read the password in {option}; set {variable} instead")
-    return Connections.of(environment, checked=checked, queue=queue)
+    return Connections.of(environment, checked=checked)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from stream_hash.cli import rising
+from stream_hash.cli.digits import Digits
 from stream_hash.storage.server import EmbeddedServer
 from tests.cli.support import Cli, processes
 from tests.servers import bundled_binary, running_server, wait_until
@@ -95,8 +97,14 @@ def test_demo_in_json_on_a_given_server(invoke: Cli, home: Path, name: str, temp
         assert invoke("status", "--url", url, "--json").json["workers"] == []
 
 
-def test_demo_keep_leaves_all_running_and_says_how_to_go_on(invoke: Cli, home: Path, name: str) -> None:
-    directory = home / name
+def test_demo_keep_leaves_all_running_and_says_how_to_go_on(
+    invoke: Cli, home: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a few digits, and without training: what the demo shows is the same as above."""
+    some, directory = Digits.load(), home / name
+    few = Digits(some.ids[:200], some.vectors[:200], some.labels[:200], some.queries[:20], some.wanted[:20])
+    monkeypatch.setattr(Digits, "load", lambda: few)
+    monkeypatch.setattr(rising, "TRAIN_AFTER", ())
     try:
         outcome = invoke("demo", "--keep", "--data-dir", directory, "--json")
         assert outcome.code == 0

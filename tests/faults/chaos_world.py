@@ -23,26 +23,23 @@ from typing import Any, Final
 import numpy as np
 from redis import exceptions
 
-from stream_hash.errors import EmbeddedServerError, FencedError, ServerUnreachableError, StreamHashError
+from stream_hash.errors import EmbeddedServerError, StreamHashError
 from stream_hash.service.connections import Connections
 from stream_hash.service.handle import IndexHandle
 from stream_hash.service.trainer import unfinished
 from stream_hash.storage.data_directory import DataDirectory
-from stream_hash.storage.keys import IndexKeys
 from stream_hash.storage.server import EmbeddedServer
 from tests.faults.aftermath import violations
+from tests.faults.chaos_beside import Pending, Requests
 from tests.faults.chaos_producer import STOP, batch_of, journal_of
 from tests.faults.killed_index import fill
 from tests.faults.killed_process import INDEX
-from tests.faults.killed_requests import ask, has_ended
 from tests.faults.killed_traffic import Queries, Record, Repeating
-from tests.faults.killed_world import GRACE_SECONDS
+from tests.faults.patience import patiently, wait_for
 from tests.faults.restarting import Operator
 
 START_SECONDS: Final = 60.0
 SETTLE_SECONDS: Final = 120.0
-REQUEST_SECONDS: Final = 60.0
-WAYS: Final = ("rollback", "training")
 LONGEST_STOP_SECONDS: Final = 3.0
 
 WEIGHTS: Final = {"hasher": 8, "trainer": 5, "producer": 4, "server": 2, "supervisor": 1}
@@ -114,8 +111,8 @@ class ChaosWorld:
             self._revive()
             self._operator = Operator(self._server)
             self._queries = Queries(INDEX, self._server.url, self._record)
-            self._requests = _Requests(self._connections, INDEX)
-            self._pending = _Pending(self._connections, INDEX)
+            self._requests = Requests(self._connections, INDEX)
+            self._pending = Pending(self._connections, INDEX)
             self._threads: list[Repeating] = [self._operator, self._queries, self._requests, self._pending]
             for thread in self._threads:
                 thread.start()
@@ -144,8 +141,7 @@ class ChaosWorld:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"nobody was there to be killed for {START_SECONDS:g} s")
             self.wait(float(self._rng.exponential(pause_seconds)))
-            shares = np.array(list(weights.values())) / sum(weights.values())
-            victim = str(self._rng.choice(list(weights), p=shares))
+            victim = self._victim(weights)
             stop = self._rng.random() < stops
             pid = self._pid_of(victim)
             if pid is None or pid in self._stopped or (spare and not stop and pid in self._oldest()):
@@ -162,11 +158,14 @@ class ChaosWorld:
 
     def stop_one(self, weights: Mapping[str, int] = WEIGHTS) -> None:
         """Stop a process now, if there is one to be stopped; it goes on a little later by itself."""
-        shares = np.array(list(weights.values())) / sum(weights.values())
-        victim = str(self._rng.choice(list(weights), p=shares))
+        victim = self._victim(weights)
         pid = self._pid_of(victim)
         if pid is not None and pid not in self._stopped:
             self._stop(victim, pid)
+
+    def _victim(self, weights: Mapping[str, int]) -> str:
+        shares = np.array(list(weights.values())) / sum(weights.values())
+        return str(self._rng.choice(list(weights), p=shares))
 
     def _stop(self, victim: str, pid: int) -> None:
         seconds = float(self._rng.uniform(0, LONGEST_STOP_SECONDS))
@@ -186,7 +185,7 @@ class ChaosWorld:
         try:
             self._wait_for(lambda: all(one.poll() is not None for one in self._producers.values()), "the producers")
             self._requests.end()
-            handle = self._patiently(lambda: IndexHandle(self._connections.client, INDEX))
+            handle = patiently(lambda: IndexHandle(self._connections.client, INDEX))
             self._wait_for(lambda: not handle.ledger.balance().pending, "what was accepted to be applied")
             self._wait_for(lambda: not unfinished(handle), "the last generation to be live everywhere")
             settled.settling_seconds = time.monotonic() - start
@@ -212,11 +211,7 @@ class ChaosWorld:
         settled.queries = self._queries.answered
         settled.generations = self._requests.live
         settled.dead_letters = sum(letter.items for letter in handle.ledger.dead_letters(limit=10_000))
-        for failed in self._queries.failed:
-            if not any(
-                down <= failed.moment <= back + GRACE_SECONDS for down, back in self._operator.away + self._away
-            ):
-                settled.failed_queries.append(failed.why)
+        settled.failed_queries = self._queries.failed_outside(self._operator.away + self._away)
         settled.violations += violations(self._connections, INDEX, self._record)
 
     def wait(self, seconds: float) -> None:
@@ -279,22 +274,7 @@ class ChaosWorld:
             return False
 
     def _wait_for(self, condition: Callable[[], bool], what: str) -> None:
-        deadline = time.monotonic() + SETTLE_SECONDS
-        while not self._patiently(condition):
-            if time.monotonic() >= deadline:
-                raise TimeoutError(f"waited {SETTLE_SECONDS:g} s in vain for {what}")
-            time.sleep(0.05)
-
-    def _patiently(self, action: Callable[[], Any]) -> Any:
-        """What it returns, as soon as the server is there to answer."""
-        deadline = time.monotonic() + START_SECONDS
-        while True:
-            try:
-                return action()
-            except (ServerUnreachableError, exceptions.ConnectionError):
-                if time.monotonic() >= deadline:
-                    raise
-                time.sleep(0.05)
+        wait_for(lambda: patiently(condition), what, SETTLE_SECONDS)
 
     def _end_processes(self) -> None:
         (self._folder / STOP).touch()
@@ -315,44 +295,6 @@ class ChaosWorld:
         path = os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])
         own = {"PYTHONPATH": path, "STREAM_HASH_URL": self._server.url, "OPENBLAS_NUM_THREADS": "1"}
         return {**os.environ, **own, **self._more}
-
-
-class _Requests(Repeating):
-    """Asks for one generation after the other. live : how many came of it."""
-
-    def __init__(self, connections: Connections, index: str) -> None:
-        super().__init__()
-        self._connections, self._index = connections, index
-        self._asked = 0
-        self.live = 0
-
-    def step(self) -> None:
-        self._asked += 1
-        way = WAYS[self._asked % len(WAYS)]
-        deadline = time.monotonic() + REQUEST_SECONDS
-        try:
-            asked = ask(way, self._connections, self._index, variables={}, log=None)
-            while not has_ended(asked, self._connections, self._index):
-                if self.ended.wait(0.1) or time.monotonic() >= deadline:
-                    return
-            self.live += 1
-        except (StreamHashError, exceptions.RedisError, FencedError):
-            self.ended.wait(0.2)  # the server is away, or another trainer's target is newer
-
-
-class _Pending(Repeating):
-    """Looks every 0.2 s which batches are pending. seen : when each was last (Unix seconds)."""
-
-    def __init__(self, connections: Connections, index: str) -> None:
-        super().__init__()
-        self._client, self._key = connections.client, IndexKeys(index).pending
-        self.seen: dict[str, float] = {}
-
-    def step(self) -> None:
-        with contextlib.suppress(exceptions.RedisError):
-            batches: list[bytes] = self._client.zrange(self._key, 0, -1)
-            self.seen.update(dict.fromkeys((batch.decode() for batch in batches), time.time()))
-        self.ended.wait(0.2)
 
 
 def _children(pid: int) -> Sequence[int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from hypothesis import HealthCheck
@@ -38,6 +38,19 @@ from stream_hash.storage.trainer_state import Lead
 from tests import oracle
 
 DIMENSION = 4
+WAYS: Final = (
+    "batches applied, in any order",
+    "batches whose worker died before it finished them",
+    "finished batches delivered again",
+    "finished batches written again by a worker that was paused",
+    "generations given up half built",
+    "switches",
+    "switches refused: incomplete",
+    "re-indexes to the end",
+    "queries",
+)
+"""What a run has to have come upon, or it has shown less than it says."""
+
 VECTORS = np.random.default_rng(0).normal(size=(32, DIMENSION)).astype(np.float32)
 IDS = [f"i{n}" for n in range(4)]
 LABELS = ["", '"x"', "1", '["x",1]']
@@ -183,9 +196,9 @@ class IndexMachine(RuleBasedStateMachine):
         self._is_target(rollback.rollback(self.handle, self._lead(), kept[which % len(kept)]))
 
     @precondition(lambda self: self._partitions(lambda state: state.live != self.generations[-1]))
-    @rule(which=places, further=st.integers(0, 2), late=st.booleans())
-    def begin(self, which: int, further: int, late: bool) -> None:
-        """Whatever was begun before and is wanted no more is given up for it. further : steps that follow at once."""
+    @rule(which=places, further=st.sampled_from(["", "build", "build and switch", "switch"]), late=st.booleans())
+    def begin(self, which: int, further: str, late: bool) -> None:
+        """Whatever was begun before and is wanted no more is given up for it. further : what follows at once."""
         target = self.generations[-1]
         partition = self._one_of(lambda state: state.live != target, which)
         building = self.handle.states[partition].building
@@ -193,10 +206,19 @@ class IndexMachine(RuleBasedStateMachine):
             assert self.handle.generations.abandon(partition, building, self.token)
             self.done["generations given up half built"] += 1
         self.handle.generations.begin(partition, target, self.token)
-        if further:
+        if "build" in further:
             reindex.build_chunk(self.late if late else self.handle, partition, target, 0)
-        if further == 2:
+        if "switch" in further:
             self._switch(partition)
+
+    @precondition(lambda self: len(self.generations) < 4)
+    @rule(seed=st.integers(1, 4), which=places, late=st.booleans())
+    def want_another(self, seed: int, which: int, late: bool) -> None:
+        """Before what was wanted is built; and that is to go live before it is."""
+        for wanted, further in ((seed, "build"), (seed + 1, "switch")):
+            self.publish(wanted)
+            if self._partitions(lambda state: state.live != self.generations[-1]):
+                self.begin(which, further, late)
 
     @precondition(lambda self: self._partitions(lambda state: bool(state.building)))
     @rule(which=places, late=st.booleans())
@@ -279,6 +301,7 @@ class IndexMachine(RuleBasedStateMachine):
             balance = self.handle.ledger.balance()
             assert (balance.pending, balance.dead) == (0, 0)
             assert balance.holds
+            del self.index  # its figures are brought to the server now, and not in the midst of some other command
 
     def _expected(self) -> dict[str, tuple[bytes, str]]:
         return oracle.live_items(oracle.replay(self.applied))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -118,6 +119,10 @@ class Stream(Repeating):
         return upsert(self._rng, [f"{self._name}-{self._sent}-{n}" for n in range(BATCH_ITEMS)])
 
 
+GRACE_SECONDS: Final = 2.0
+"""How long after the server is back a query may still fail: its client has been waiting to send it again."""
+
+
 @dataclass(frozen=True)
 class Failed:
     """A query that was not answered. moment : Unix seconds, when it failed."""
@@ -148,6 +153,11 @@ class Queries(Repeating):
             self.answered += 1
             self._judge(item_id, answer)
         time.sleep(PAUSE_SECONDS)
+
+    def failed_outside(self, away: Iterable[tuple[float, float]]) -> list[str]:
+        """Why those failed that did so while the server was up. away : from when to when it was not, Unix seconds."""
+        outages = [(down, back + GRACE_SECONDS) for down, back in away]
+        return [one.why for one in self.failed if not any(down <= one.moment <= back for down, back in outages)]
 
     def _judge(self, item_id: str, answer: Any) -> None:
         found = [result.id for result in answer.results]

@@ -15,12 +15,10 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
-
-from redis import exceptions
+from typing import Final
 
 from stream_hash import Index
-from stream_hash.errors import ServerUnreachableError, StreamHashError
+from stream_hash.errors import StreamHashError
 from stream_hash.queue import HASH_QUEUE, TRAIN_QUEUE, live_workers
 from stream_hash.service.connections import Connections
 from stream_hash.service.handle import IndexHandle
@@ -33,13 +31,12 @@ from tests.faults.killed_process import HASHERS, INDEX
 from tests.faults.killed_requests import Asked, ask, has_ended
 from tests.faults.killed_traffic import Queries, Record, Stream
 from tests.faults.killing import Point, Watch, arm, disarm, kill_server, listener, reached
+from tests.faults.patience import patiently, wait_for
 from tests.faults.restarting import Operator
 
 START_SECONDS: Final = 60.0
 REACHED_SECONDS: Final = 60.0
 END_SECONDS: Final = 150.0
-GRACE_SECONDS: Final = 2.0
-"""How long after the server is back a query may still fail: its client has been waiting to send it again."""
 
 
 @dataclass
@@ -106,34 +103,34 @@ class World:
 
     def _kill(self, point: Point, outcome: Outcome, stream: Stream) -> None:
         arm(self._folder, point)
-        asked = self._patiently(lambda: self._ask(point.asked))
-        _wait(lambda: reached(self._folder), f"the point {point.key!r} to be reached", REACHED_SECONDS)
+        asked = patiently(lambda: self._ask(point.asked))
+        wait_for(lambda: reached(self._folder), f"the point {point.key!r} to be reached", REACHED_SECONDS)
         blow = reached(self._folder)
         assert blow is not None
         outcome.reached = blow.point == point.key
         self._wait_for_death(point, blow.pid, asked)
-        handle = self._patiently(lambda: IndexHandle(self._connections.client, INDEX))
-        sent = self._patiently(handle.ledger.last_sequence)
-        outcome.violations += [f"after the kill: {wrong}" for wrong in self._patiently(self._verified)]
+        handle = patiently(lambda: IndexHandle(self._connections.client, INDEX))
+        sent = patiently(handle.ledger.last_sequence)
+        outcome.violations += [f"after the kill: {wrong}" for wrong in patiently(self._verified)]
         self._wait_for(lambda: has_ended(asked, self._connections, INDEX), "what was asked for to come to its end")
         # What the dead process held is applied in the midst of what came later, not after it.
         self._wait_for(lambda: handle.ledger.horizon() > sent, "what was sent before the kill to be applied")
         stream.end()
         self._wait_for(lambda: not handle.ledger.balance().pending, "the stream to be applied")
         outcome.seconds = time.time() - blow.moment
-        outcome.violations += self._patiently(lambda: violations(self._connections, INDEX, self._record))
+        outcome.violations += patiently(lambda: violations(self._connections, INDEX, self._record))
 
     def _wait_for_death(self, point: Point, pid: int, asked: Asked) -> None:
         """The kernel, or its parent, says that a process died by signal 9."""
         if asked.process is not None:
-            _wait(lambda: asked.process.poll() == -9, "the command to die by SIGKILL", 10.0)  # type: ignore[union-attr]
+            wait_for(lambda: asked.process.poll() == -9, "the command to die by SIGKILL", 10.0)  # type: ignore[union-attr]
         elif point.victim == "server":
-            _wait(lambda: self._operator.away, "the operator to start the server again", START_SECONDS)
+            wait_for(lambda: self._operator.away, "the operator to start the server again", START_SECONDS)
             if listener(DataDirectory(self._server.directory)) == pid:
                 raise TimeoutError(f"the server {pid} lives")
         else:
             line = f"worker process {pid} ended with -9"
-            _wait(lambda: line in self._log.read_text(), "the supervisor to see it die by SIGKILL", 10.0)
+            wait_for(lambda: line in self._log.read_text(), "the supervisor to see it die by SIGKILL", 10.0)
 
     def _ask(self, what: str) -> Asked:
         """Ask for a generation, and do to the server what goes with it."""
@@ -150,26 +147,15 @@ class World:
 
     def _unanswered(self, queries: Queries, point: Point) -> list[str]:
         wrong = queries.wrong[:3] if queries.answered else ["no query was answered"]
-        for failed in queries.failed:
-            if not any(down <= failed.moment <= back + GRACE_SECONDS for down, back in self._operator.away):
-                wrong.append(f"a query failed although the server was up: {failed.why}")
+        wrong += [
+            f"a query failed although the server was up: {why}" for why in queries.failed_outside(self._operator.away)
+        ]
         if point.victim != "server" and self._operator.away:
             wrong.append("the server was away")
         return wrong
 
     def _wait_for(self, condition: Callable[[], bool], what: str) -> None:
-        _wait(lambda: self._patiently(condition), what, END_SECONDS)
-
-    def _patiently(self, action: Callable[[], Any]) -> Any:
-        """What it returns, as soon as the server is there to answer."""
-        deadline = time.monotonic() + START_SECONDS
-        while True:
-            try:
-                return action()
-            except (ServerUnreachableError, exceptions.ConnectionError) as error:
-                if time.monotonic() >= deadline:
-                    raise TimeoutError(f"the server does not come back: {error}") from error
-                time.sleep(0.05)
+        wait_for(lambda: patiently(condition), what, END_SECONDS)
 
     @contextlib.contextmanager
     def _fleet(self) -> Iterator[None]:
@@ -179,8 +165,8 @@ class World:
             process = subprocess.Popen(command, env=self._variables(), stderr=self._errors)
             try:
                 broker = self._connections.broker
-                _wait(lambda: len(live_workers(broker, HASH_QUEUE)) == HASHERS, "the hash workers", START_SECONDS)
-                _wait(lambda: live_workers(broker, TRAIN_QUEUE), "the trainer", START_SECONDS)
+                wait_for(lambda: len(live_workers(broker, HASH_QUEUE)) == HASHERS, "the hash workers", START_SECONDS)
+                wait_for(lambda: live_workers(broker, TRAIN_QUEUE), "the trainer", START_SECONDS)
                 yield
             finally:
                 process.terminate()
@@ -195,12 +181,3 @@ class World:
         path = os.pathsep.join([str(root), *sys.path])
         own = {"PYTHONPATH": path, "STREAM_HASH_URL": self._server.url, "KILLS_FOLDER": str(self._folder)}
         return {**os.environ, **self._environment, **own, "OPENBLAS_NUM_THREADS": "1"}
-
-
-def _wait(condition: Callable[[], Any], what: str, timeout_seconds: float) -> None:
-    """Return as soon as it is so. Raises TimeoutError."""
-    deadline = time.monotonic() + timeout_seconds
-    while not condition():
-        if time.monotonic() >= deadline:
-            raise TimeoutError(f"waited {timeout_seconds:g} s in vain for {what}")
-        time.sleep(0.02)

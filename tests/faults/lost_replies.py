@@ -10,7 +10,7 @@ import io
 import json
 import re
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, Final
 from unittest import mock
@@ -33,6 +33,7 @@ from stream_hash.settings import IndexSettings
 from stream_hash.storage.codec import Batch
 from stream_hash.storage.imports import Imports
 from stream_hash.storage.plans import Plans
+from stream_hash.storage.scripts import sources
 from stream_hash.storage.tallies import OUTCOMES, Tallies
 from tests.faults.chaos_producer import batch_of
 from tests.faults.in_one_thread import apply_all, work
@@ -136,6 +137,11 @@ def _command(connections: Connections, index: Index, producer: Producer, context
     Index.drop("again", connections)
     Imports(connections.client, "again").begin("digest", index.settings, sequence=0, now=0.0)
     assert abandon_import(connections.client, "again")
+
+
+def never_called(seen: Collection[str]) -> list[str]:
+    """Scripts of a life that are not among the calls that were seen: none of them can have lost its reply."""
+    return sorted(sources().keys() - seen)
 
 
 @contextlib.contextmanager

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import fakeredis
 import numpy as np
 import pytest
 import redis
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_search import CountingConnection, counted_client, filled, ids, vectors
 
@@ -30,26 +29,26 @@ def plain(client: Client, queries: np.ndarray, **plan: Any) -> list[Any]:
     return [Index("x", Connections(client, None)).query(query, **plan, fetch=None)[0].results for query in queries]
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    st.integers(1, 3),
-    st.integers(1, 3),
-    st.sampled_from(["cosine", "l2", "inner"]),
-    st.integers(1, 12),
-    st.one_of(st.none(), st.integers(1, 400)),
-    st.integers(0, 50),
+    tables=st.integers(1, 3),
+    partitions=st.integers(1, 3),
+    metric=st.sampled_from(["cosine", "l2", "inner"]),
+    k=st.integers(1, 12),
+    budget=st.one_of(st.none(), st.integers(1, 400)),
+    seed=st.integers(0, 50),
 )
 def test_batched_kept_and_pruned_is_what_each_query_finds_alone(
-    tables: int, partitions: int, metric: Any, k: int, budget: int | None, seed: int
+    real_client: redis.Redis, tables: int, partitions: int, metric: Any, k: int, budget: int | None, seed: int
 ) -> None:
-    with fakeredis.FakeRedis() as client:
-        index = filled(client, IndexSettings(6, bits=8, tables=tables, partitions=partitions, metric=metric), 120)
-        queries = vectors(9, 6, seed=seed + 1)
-        expected = plain(client, queries, k=k, budget=budget)
-        for _ in range(2):  # the second time by the directory that is kept
-            answers = index.query(queries, k=k, budget=budget, fetch=400)
-            assert [answer.results for answer in answers] == expected
-        assert [index.query(query, k=k, budget=budget)[0].results for query in queries] == expected
+    real_client.flushall()
+    index = filled(real_client, IndexSettings(6, bits=8, tables=tables, partitions=partitions, metric=metric), 120)
+    queries = vectors(9, 6, seed=seed + 1)
+    expected = plain(real_client, queries, k=k, budget=budget)
+    for _ in range(2):  # the second time by the directory that is kept
+        answers = index.query(queries, k=k, budget=budget, fetch=400)
+        assert [answer.results for answer in answers] == expected
+    assert [index.query(query, k=k, budget=budget)[0].results for query in queries] == expected
 
 
 @pytest.mark.parametrize("plan", [{}, {"budget": 40}, {"radius": 2}, {"radius": 0}, {"radius": 5, "k": 200}])

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 from unittest import mock
 
-import fakeredis
 import numpy as np
 import oracle
 import pytest
 import redis
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_search import CountingConnection, counted_client, ids, switch_generation, vectors
 
@@ -74,42 +73,49 @@ PLANS: list[dict[str, Any]] = [
 ]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    st.sampled_from([0.0, 0.01, 0.05, 0.3, 0.7, 1.0]),
-    st.integers(1, 3),
-    st.integers(1, 3),
-    st.sampled_from(["cosine", "l2", "inner"]),
-    st.sampled_from(PLANS),
-    st.integers(1, 12),
-    st.booleans(),
-    st.integers(0, 99),
+    share=st.sampled_from([0.0, 0.01, 0.05, 0.3, 0.7, 1.0]),
+    tables=st.integers(1, 3),
+    partitions=st.integers(1, 3),
+    metric=st.sampled_from(["cosine", "l2", "inner"]),
+    plan=st.sampled_from(PLANS),
+    k=st.integers(1, 12),
+    records=st.booleans(),
+    seed=st.integers(0, 99),
 )
 def test_every_plan_finds_k_items_that_match_or_all_of_them(
-    share: float, tables: int, partitions: int, metric: Any, plan: dict[str, Any], k: int, records: bool, seed: int
+    *,
+    real_client: redis.Redis,
+    share: float,
+    tables: int,
+    partitions: int,
+    metric: Any,
+    plan: dict[str, Any],
+    k: int,
+    records: bool,
+    seed: int,
 ) -> None:
     matching = (np.random.default_rng(seed).random(250) < share).tolist()
-    with fakeredis.FakeRedis() as client:
-        options = IndexSettings(6, bits=7, tables=tables, partitions=partitions, metric=metric)
-        index = filled(client, options, matching, seed=seed)
-        queries = vectors(5, 6, seed=seed + 1)
-        hits = {name for name, own in zip(ids(250), matching, strict=True) if own}
-        for asked in (RED, {"label": "hit"}, {"label": ["hit", 7], **RED}):
-            for _ in range(2):  # the second time with the share that the first one saw
-                for query, answer in zip(
-                    queries, index.query(queries, k, records=records, **plan, **asked), strict=True
-                ):
-                    got = [result.id for result in answer.results]
-                    assert len(got) == len(set(got)) == min(k, len(hits))
-                    assert set(got) <= hits
-                    assert answer.matched is not None
-                    assert answer.reranked <= answer.matched <= answer.candidates
-                    if answer.scanned or answer.matched == len(hits) == answer.reranked:
-                        assert got == truth(index, query, matching, k, seed)
-                    if records:
-                        assert all(result.label == ["hit", 7] for result in answer.results)
-                    else:
-                        assert all(result.label is None for result in answer.results)
+    real_client.flushall()
+    options = IndexSettings(6, bits=7, tables=tables, partitions=partitions, metric=metric)
+    index = filled(real_client, options, matching, seed=seed)
+    queries = vectors(5, 6, seed=seed + 1)
+    hits = {name for name, own in zip(ids(250), matching, strict=True) if own}
+    for asked in (RED, {"label": "hit"}, {"label": ["hit", 7], **RED}):
+        for _ in range(2):  # the second time with the share that the first one saw
+            for query, answer in zip(queries, index.query(queries, k, records=records, **plan, **asked), strict=True):
+                got = [result.id for result in answer.results]
+                assert len(got) == len(set(got)) == min(k, len(hits))
+                assert set(got) <= hits
+                assert answer.matched is not None
+                assert answer.reranked <= answer.matched <= answer.candidates
+                if answer.scanned or answer.matched == len(hits) == answer.reranked:
+                    assert got == truth(index, query, matching, k, seed)
+                if records:
+                    assert all(result.label == ["hit", 7] for result in answer.results)
+                else:
+                    assert all(result.label is None for result in answer.results)
 
 
 @pytest.mark.parametrize("plan", PLANS)

@@ -8,7 +8,7 @@ import numpy as np
 import oracle
 import pytest
 import redis
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stream_hash.client import Index
@@ -76,7 +76,7 @@ class Worker:
         return next(self._steps, "end") != "end"
 
 
-def simulate(seed: int) -> tuple[bytes, bytes]:
+def simulate(client: Client, seed: int) -> tuple[bytes, bytes]:
     """Deliver random batches twice or more in a random order with random pauses.
 
     Returns the logical state, and that of the same batches applied once, in order. Asserts the invariants.
@@ -85,33 +85,35 @@ def simulate(seed: int) -> tuple[bytes, bytes]:
     batches = random_batches(rng, rng.randint(2, 8))
     states = []
     for orderly in (False, True):
-        with fakeredis.FakeRedis() as client:
-            handle = opened(client)
-            firsts = [accept(handle, f"b{i}", batch) for i, batch in enumerate(batches)]
-            if orderly:
-                for i in range(len(batches)):
-                    apply_batch(handle, f"b{i}")
-            else:
-                workers = [Worker(handle, f"b{i}") for i in range(len(batches)) for _ in range(2)]
-                while workers:
-                    worker = rng.choice(workers)
-                    if not worker.step():
-                        workers.remove(worker)
-                    if rng.random() < 0.2:
-                        sweep(handle, lambda *_: True, lambda *_: None)
-                    assert handle.ledger.balance().holds
-            sweep(handle, lambda *_: True, lambda *_: None)
-            truth = oracle.live_items(oracle.replay(list(zip(firsts, batches, strict=True))))
-            assert oracle.stored_items(client, "x", SETTINGS) == truth
-            assert Index("x", Connections(client, None)).verify().violations == []
-            states.append(oracle.logical_dump(client, "x", SETTINGS))
+        client.flushall()
+        handle = opened(client)
+        firsts = [accept(handle, f"b{i}", batch) for i, batch in enumerate(batches)]
+        if orderly:
+            for i in range(len(batches)):
+                apply_batch(handle, f"b{i}")
+        else:
+            workers = [Worker(handle, f"b{i}") for i in range(len(batches)) for _ in range(2)]
+            while workers:
+                worker = rng.choice(workers)
+                if not worker.step():
+                    workers.remove(worker)
+                if rng.random() < 0.2:
+                    sweep(handle, lambda *_: True, lambda *_: None)
+                assert handle.ledger.balance().holds
+        sweep(handle, lambda *_: True, lambda *_: None)
+        truth = oracle.live_items(oracle.replay(list(zip(firsts, batches, strict=True))))
+        assert oracle.stored_items(client, "x", SETTINGS) == truth
+        assert Index("x", Connections(client, None)).verify().violations == []
+        states.append(oracle.logical_dump(client, "x", SETTINGS))
     return states[0], states[1]
 
 
 @pytest.mark.parametrize("block", range(8))
-def test_delivering_twice_in_any_order_with_pauses_leaves_the_same_state_byte_for_byte(block: int) -> None:
+def test_delivering_twice_in_any_order_with_pauses_leaves_the_same_state_byte_for_byte(
+    block: int, real_client: redis.Redis
+) -> None:
     for seed in range(block * 12, block * 12 + 12):
-        shuffled, orderly = simulate(seed)
+        shuffled, orderly = simulate(real_client, seed)
         assert shuffled == orderly, f"seed {seed}"
 
 
@@ -236,16 +238,16 @@ def test_workers_that_meet_an_empty_index_together_agree_on_one_generation(clien
     assert [state.live for state in handles[0].store.states(6)] == [1] * 6
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=20), st.integers(1, 5))
-def test_an_id_lives_in_the_partition_of_its_hash(ids: list[str], partitions: int) -> None:
-    with fakeredis.FakeRedis() as client:
-        index_settings = IndexSettings(4, partitions=partitions, metric="l2")
-        handle = opened(client, index_settings)
-        accept(handle, "b0", Batch("upsert", ids, SAMPLE[: len(ids)], None, None))
-        apply_batch(handle, "b0")
-        expected = oracle.partition_counts(sorted(set(ids)), partitions)
-        assert [items for items, _ in handle.reader.sizes()] == expected
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(ids=st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=20), partitions=st.integers(1, 5))
+def test_an_id_lives_in_the_partition_of_its_hash(real_client: redis.Redis, ids: list[str], partitions: int) -> None:
+    real_client.flushall()
+    index_settings = IndexSettings(4, partitions=partitions, metric="l2")
+    handle = opened(real_client, index_settings)
+    accept(handle, "b0", Batch("upsert", ids, SAMPLE[: len(ids)], None, None))
+    apply_batch(handle, "b0")
+    expected = oracle.partition_counts(sorted(set(ids)), partitions)
+    assert [items for items, _ in handle.reader.sizes()] == expected
 
 
 @pytest.mark.parametrize(

@@ -16,12 +16,15 @@ from stream_hash.client import Index
 from stream_hash.errors import FencedError, IntegrityError, UsageError
 from stream_hash.numerics.model import lsh_model
 from stream_hash.service import reindex as reindex_module
+from stream_hash.service import verify as verify_module
 from stream_hash.service.connections import Connections
 from stream_hash.service.handle import IndexHandle
 from stream_hash.service.ingest import apply_batch
 from stream_hash.service.reindex import Chunk, Progress, build_chunk, in_process, reindex, retire_all
 from stream_hash.service.rollback import forget_old
 from stream_hash.settings import IndexSettings
+from stream_hash.storage import generations as generations_module
+from stream_hash.storage import inspect as inspect_module
 from stream_hash.storage.codec import Batch
 from stream_hash.storage.connection import Client
 from stream_hash.storage.discard import discard
@@ -91,10 +94,18 @@ class Meddler:
             apply(self._handle, f"m{self._rng.random()}-{self._batches}", batch)
 
 
+@pytest.fixture
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks of a quarter of their size: as many of them, of a quarter of the items."""
+    for module in (generations_module, inspect_module, reindex_module, verify_module):
+        monkeypatch.setattr(module, "CHUNK", CHUNK // 4)
+
+
+@pytest.mark.usefixtures("small_chunks")
 def test_while_reindexing_under_writes_nothing_is_wrong_at_any_moment(client: Client, partitions: int) -> None:
     partitions = min(partitions, 3)
     settings = IndexSettings(DIMENSION, bits=6, tables=2, partitions=partitions)
-    count = 1_300 * partitions  # two chunks a partition
+    count = 325 * partitions  # two chunks a partition
     handle = opened(client, settings, count)
     meddle = Meddler(client, 5, count)
     token = lead(handle)
@@ -135,13 +146,14 @@ class DiedError(Exception):
     """The process dies here."""
 
 
+@pytest.mark.usefixtures("small_chunks")
 def test_whoever_has_a_newer_token_goes_on_where_another_stopped(client: Client, partitions: int) -> None:
     """It dies later each time: before the first chunk, after each, after the last."""
     partitions = min(partitions, 3)
     settings = IndexSettings(DIMENSION, bits=6, tables=2, partitions=partitions)
-    handle = opened(client, settings, 1_300 * partitions)
+    handle = opened(client, settings, 325 * partitions)
     generation = publish(handle, 7, lead(handle, "first"))
-    meddle = Meddler(client, 6, 1_300 * partitions)
+    meddle = Meddler(client, 6, 325 * partitions)
     for allowed in range(100):
         reports = 0
 
