@@ -51,7 +51,7 @@ class Index:
 
         Raises IndexMissingError when there is no such index, ServerUnreachableError when no server answers.
         """
-        self._connections = connections if isinstance(connections, Connections) else Connections.open(connections)
+        self._connections = Connections.given(connections)
         with redis_errors():
             self._handle = IndexHandle(self._connections.client, name)
             self._plans = PlanKeeper(self._handle)
@@ -84,7 +84,7 @@ class Index:
                 remedy="give IndexSettings(dimension=D)",
             )
         rows = None if sample is None else _checked_sample(sample, settings)
-        opened = connections if isinstance(connections, Connections) else Connections.open(connections)
+        opened = Connections.given(connections)
         with redis_errors():
             Store(opened.client, name).create(settings)
         index = cls(name, opened)
@@ -329,7 +329,7 @@ class Index:
 
         Raises IndexMissingError when there is no such index.
         """
-        opened = connections if isinstance(connections, Connections) else Connections.open(connections)
+        opened = Connections.given(connections)
         with redis_errors():
             return droppable(opened.client, name)
 
@@ -345,7 +345,7 @@ class Index:
         on_deleted : told how many keys are gone so far. If this is stopped half-way, nobody can use the index any more,
         and calling it again goes on. Raises IndexMissingError when there is no such index.
         """
-        opened = connections if isinstance(connections, Connections) else Connections.open(connections)
+        opened = Connections.given(connections)
         with redis_errors():
             return drop_index(opened.client, name, on_deleted=on_deleted)
 
@@ -359,7 +359,7 @@ class Index:
     @staticmethod
     def names(connections: Connections | str | None = None) -> list[str]:
         """The names of the indexes on a server."""
-        opened = connections if isinstance(connections, Connections) else Connections.open(connections)
+        opened = Connections.given(connections)
         with redis_errors():
             return index_names(opened.client)
 

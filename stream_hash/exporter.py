@@ -21,6 +21,7 @@ from stream_hash.service.monitoring import DECISIONS, QUEUES, IndexView, ServerV
 from stream_hash.storage.tallies import BURIALS, FAILURES, LATENCY_BOUNDS, OUTCOMES, bound_name
 
 if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
     from prometheus_client.core import Metric as Family
 
 log = logging.getLogger("stream_hash.metrics")
@@ -221,13 +222,20 @@ def _family(metric: Metric, values: Values) -> Family:
     return family
 
 
-def text(exporter: Exporter) -> str:
-    """One scrape, in Prometheus's text format. Raises StreamHashError when the server does not answer."""
-    from prometheus_client import CollectorRegistry, generate_latest
+def _registry(exporter: Exporter) -> CollectorRegistry:
+    """Of this exporter alone, without what prometheus_client tells of the process."""
+    from prometheus_client import CollectorRegistry
 
     registry = CollectorRegistry(auto_describe=False)
     registry.register(exporter)
-    told = generate_latest(registry).decode()
+    return registry
+
+
+def text(exporter: Exporter) -> str:
+    """One scrape, in Prometheus's text format. Raises StreamHashError when the server does not answer."""
+    from prometheus_client import generate_latest
+
+    told = generate_latest(_registry(exporter)).decode()
     if exporter.error is not None:
         raise exporter.error
     return told
@@ -238,12 +246,10 @@ class MetricsServer:
 
     def __init__(self, exporter: Exporter, host: str, port: int) -> None:
         """port : 0 for any that is free. Raises UsageError when nothing can be served there."""
-        from prometheus_client import CollectorRegistry, start_http_server
+        from prometheus_client import start_http_server
 
-        registry = CollectorRegistry(auto_describe=False)
-        registry.register(exporter)
         try:
-            self._server, self._thread = start_http_server(port, host, registry)
+            self._server, self._thread = start_http_server(port, host, _registry(exporter))
         except OSError as error:
             raise UsageError(
                 f"nothing can be served at {host}:{port}", why=str(error), remedy="give another address: --listen"

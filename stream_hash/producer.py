@@ -92,7 +92,7 @@ class Producer:
         """
         if when_full not in ("block", "raise", "shed"):
             raise UsageError(f"when_full is {when_full!r}", why="it is block, raise or shed", remedy="choose one")
-        self._connections = connections if isinstance(connections, Connections) else Connections.open(connections)
+        self._connections = Connections.given(connections)
         with redis_errors():
             self._handle = IndexHandle(self._connections.client, index)
         self.settings = self._handle.settings

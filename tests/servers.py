@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 import pytest
 import redis
 
+from stream_hash.errors import EmbeddedServerError
 from stream_hash.storage import engine
 
 HIGHEST_CLUSTER_PORT = 55_535
@@ -35,7 +36,12 @@ def bundled_binary() -> Path:
 def path_redis_binary() -> Path:
     """The redis-server, 7.0 or newer, on PATH."""
     found = shutil.which("redis-server")
-    return Path(found) if found else missing("there is no redis-server on PATH")
+    if found is None:
+        missing("there is no redis-server on PATH")
+    try:
+        return engine.engine_of(Path(found)).binary
+    except EmbeddedServerError as error:
+        missing(f"{error}: {error.why}")
 
 
 def fake_binary(path: Path, version: str, otherwise: str = "exit 1") -> Path:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,27 @@ def test_secrets_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
         read_environment(variables={"STREAM_HASH_URL_FILE": str(tmp_path / "missing")})
 
 
+def test_a_secret_that_is_no_text_is_refused_without_a_word_of_it(tmp_path: Path) -> None:
+    (tmp_path / "p").write_bytes(b"hunter2\xff\n")
+    with pytest.raises(UsageError, match="cannot be read") as caught:
+        role_password("reader", {"STREAM_HASH_READER_PASSWORD_FILE": str(tmp_path / "p")})
+    assert ("it is not UTF-8" in caught.value.why, caught.value.__cause__) == (True, None)
+    assert "hunter2" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_file_of_another_system_s_line_ends_holds_the_same_secret(tmp_path: Path) -> None:
+    (tmp_path / "p").write_bytes(b"hunter2\r\n")
+    assert role_password("reader", {"STREAM_HASH_READER_PASSWORD_FILE": str(tmp_path / "p")}) == "hunter2"
+
+
+def test_paths_are_of_the_home_directory_and_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for given in ("~/data", "data"):
+        named = {"XDG_CONFIG_HOME": "/nowhere", "STREAM_HASH_DATA_DIR": given}
+        assert read_environment(variables=named).data_dir == tmp_path / "data"
+
+
 def test_no_secret_is_shown_of_an_environment() -> None:
     shown = repr(read_environment(url="redis://:hunter2@a", broker_url="redis://:hunter2@b", variables={}))
     assert "hunter2" not in shown
@@ -128,8 +150,11 @@ def test_no_secret_is_shown_of_an_environment() -> None:
 
 def test_a_child_process_is_told_what_its_parent_has_read(variables: dict[str, str], tmp_path: Path) -> None:
     variables["STREAM_HASH_PASSWORD_FILE"] = secret(tmp_path / "p")
-    found = read_environment(variables=variables)
-    assert read_environment(variables={**variables, **handed_over(found.url, None)}).url == found.url
+    of_a_file = {"STREAM_HASH_URL_FILE": secret(tmp_path / "u", variables.pop("STREAM_HASH_URL"))}
+    for named in (variables | {"STREAM_HASH_URL": "redis://from-variable"}, variables | of_a_file):
+        found = read_environment(variables=named)
+        assert found.url == "redis://:p%40ss%2Fword%251@from-variable"
+        assert read_environment(variables={**named, **handed_over(found.url, None)}).url == found.url
 
 
 def test_the_password_of_a_role_comes_from_a_variable_or_a_file(tmp_path: Path) -> None:

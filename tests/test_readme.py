@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.pages import environment, run, shape, transcript
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -25,52 +24,20 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
 
-def transcript() -> list[tuple[str, str]]:
-    """(command, what it prints) of each command of the console block."""
-    (console,) = blocks("console")
-    commands = re.split(r"^\$ ", console, flags=re.MULTILINE)[1:]
-    return [(first, rest) for first, _, rest in (command.partition("\n") for command in commands)]
-
-
-@pytest.fixture
-def environment(server_directory: Path) -> dict[str, str]:
-    """The README's own: this interpreter's programs first on PATH, a data directory of its own, no server."""
-    scripts = str(Path(sys.executable).parent)
-    kept = {name: value for name, value in os.environ.items() if name not in {"STREAM_HASH_URL", "REDIS_URL"}}
-    return kept | {
-        "PATH": os.pathsep.join([scripts, os.environ["PATH"]]),
-        "STREAM_HASH_DATA_DIR": str(server_directory / "readme"),
-        "COLUMNS": "200",
-    }
-
-
-def run(command: str, environment: dict[str, str], directory: Path) -> str:
-    done = subprocess.run(
-        ["sh", "-c", command], env=environment, cwd=directory, capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == 0, f"$ {command}\n{done.stdout}{done.stderr}"
-    return done.stdout
-
-
-def shape(text: str) -> list[str]:
-    """The lines of an output that are there on every machine; blank lines and spacing aside."""
-    lines = (" ".join(VARYING.sub("~", line).split()) for line in text.splitlines())
-    return [line for line in lines if line]
-
-
 @pytest.mark.timeout(300)
-def test_the_transcript_and_the_program_do_what_the_readme_shows(environment: dict[str, str], tmp_path: Path) -> None:
-    commands = transcript()
+def test_the_transcript_and_the_program_do_what_the_readme_shows(server_directory: Path, tmp_path: Path) -> None:
+    commands = transcript(README)
     assert len(commands) >= 8
+    variables = environment(server_directory / "readme")
     try:
         for command, printed in commands:
             if command == "stream-hash down":
                 (program,) = blocks("python")
                 (tmp_path / "program.py").write_text(program)
-                assert run("python program.py", environment, tmp_path).startswith("photo-7 ")
-            assert shape(run(command, environment, tmp_path)) == shape(printed), command
+                assert run("python program.py", variables, tmp_path).startswith("photo-7 ")
+            assert shape(run(command, variables, tmp_path), VARYING) == shape(printed, VARYING), command
     finally:
-        run("stream-hash down", environment, tmp_path)
+        run("stream-hash down", variables, tmp_path)
 
 
 def test_the_two_commands_are_those_that_ci_runs() -> None:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,7 @@ import scipy.linalg  # noqa: F401  # loads its BLAS, so that the limit below hol
 from threadpoolctl import threadpool_limits
 
 from benchmarks.tutorial_pictures import PAGE, blocks, draw
+from tests.pages import environment, run, transcript
 
 TEXT = PAGE.read_text(encoding="utf-8")
 
@@ -58,23 +56,12 @@ def without_times(table: str) -> str:
 
 @pytest.mark.timeout(300)
 def test_the_commands_print_what_the_page_shows(tmp_path: Path) -> None:
-    scripts = str(Path(sys.executable).parent)
-    environment = os.environ | {"PATH": os.pathsep.join([scripts, os.environ["PATH"]]), "COLUMNS": "200"}
-    (console,) = re.findall(r"^```console\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
-    commands = re.split(r"^\$ ", console, flags=re.MULTILINE)[1:]
+    commands = transcript(TEXT)
     assert len(commands) == 2
-    for command, _, shown in (text.partition("\n") for text in commands):
-        done = subprocess.run(
-            ["sh", "-c", command],
-            env=environment,
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=240,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        assert_same_output(without_times(done.stdout), without_times(shown))
+    variables = environment(tmp_path / "none")
+    for command, shown in commands:
+        printed = run(command, variables, tmp_path, timeout_seconds=240)
+        assert_same_output(without_times(printed), without_times(shown))
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def wait_for(
         with redis_errors():
             answer = board.answer_to(request)
             shown = board.progress()
-        if answer and answer["done"]:
+        if answer:
             if answer["error"]:
                 what, why, remedy = answer["error"]
                 raise StreamHashError(what, why=why, remedy=remedy)
@@ -76,7 +76,7 @@ def wait_for(
             with redis_errors():
                 pending = training_is_pending(connections.broker, index, request)
                 answered = board.answer_to(request)
-            if not pending and not (answered and answered["done"]):
+            if not pending and not answered:
                 raise StreamHashError(
                     f"request {request} has failed, several times",
                     why="the trainers that took it up were ended, or met an error that nobody foresaw",

@@ -32,6 +32,14 @@ class Connections:
         return self._broker
 
     @classmethod
+    def given(cls, connections: Connections | str | None) -> Connections:
+        """What a caller gave for connections: opened ones, a URL, or None for the server that the environment names.
+
+        Raises as `open`.
+        """
+        return connections if isinstance(connections, Connections) else cls.open(connections)
+
+    @classmethod
     def open(cls, url: str | None = None, broker_url: str | None = None) -> Connections:
         """Connect to the server at `url`, or else to the one the environment names.
 

@@ -64,9 +64,9 @@ class IndexView:
 
     @property
     def pending_items(self) -> int:
-        """By the ledger's invariant: accepted = applied + pending + dead."""
+        """By the ledger's invariant: accepted = applied + pending + dead + dropped."""
         counts = self.counters
-        return counts["accepted"] - counts["applied"] - counts["dead"]
+        return counts["accepted"] - counts["applied"] - counts["dead"] - counts["dropped"]
 
     @property
     def lag_seconds(self) -> float:

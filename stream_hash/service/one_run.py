@@ -45,6 +45,7 @@ class OneRun:
         step: Callable[[str], None],
         *,
         learner: str,
+        run_id: str | None = None,
     ) -> None:
         self._handle, self._token, self._plan, self._step = handle, token, plan, step
         self._clock = time.perf_counter()
@@ -53,7 +54,7 @@ class OneRun:
         # of the live generation: who repeats a run that died draws the same sample
         self._rng = np.random.default_rng([handle.settings.seed, self._parent])
         self._record = TrainingRun(
-            id=uuid.uuid4().hex,
+            id=run_id or uuid.uuid4().hex,
             started=now_seconds(),
             seconds=0.0,
             learner=learner,

@@ -8,8 +8,9 @@ Rules
 3. The keys that a script is called with count as written, whatever it does. They stand in a selector that allows
    nothing but scripts, where the rest of the role does not write them anyway.
 4. Nobody gets a category of commands (`+@read`): what a newer server adds to one is not ours to give.
-5. Never given: KEYS, SCAN, CONFIG, ACL, SCRIPT, FUNCTION, DEBUG, MODULE, FLUSHALL, FLUSHDB, REPLICAOF, SHUTDOWN,
-   MONITOR, and channels.
+5. Never given: KEYS, CONFIG, ACL, SCRIPT, FUNCTION, DEBUG, MODULE, FLUSHALL, FLUSHDB, REPLICAOF, SHUTDOWN, MONITOR,
+   and channels. SCAN is the owner's alone, whose `drop` has to find all that an index may have left: no pattern limits
+   SCAN, so an owner sees the names of all keys of the server, and the values of its own.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ READS: Final = (
     "get mget getrange strlen getbit bitcount exists type memory|usage "
     "hget hmget hgetall hkeys hvals hlen hscan hexists hstrlen "
     "lrange llen lindex smembers scard sismember sunion "
-    "zscore zmscore zcard zcount zrange zrangebyscore zrevrangebyscore"
+    "zscore zmscore zcard zcount zrange zrangebyscore zrevrangebyscore cluster|info"
 )
 SCRIPTS: Final = "eval evalsha"
 GENERATION_WRITES: Final = "set setrange setbit unlink hset hdel hincrby sadd srem rpush"
@@ -76,9 +77,10 @@ class Scope:
 
 
 def _reads(scope: Scope, *queues: str) -> Grant:
-    """All of an index, who works the queues, and how many batches wait."""
+    """All of an index, who works the queues, and how many jobs wait."""
     everything = (*scope.of_index("*"), *scope.of_items("*"))
-    seen = (INDEXES, IMPORTS, patterns.queue(HASH_QUEUE), *patterns.workers_of(HASH_QUEUE, TRAIN_QUEUE))
+    waiting = (patterns.queue(HASH_QUEUE), patterns.queue(TRAIN_QUEUE))
+    seen = (INDEXES, IMPORTS, *waiting, *patterns.workers_of(HASH_QUEUE, TRAIN_QUEUE))
     own = [key for name in queues for key in patterns.looked_at(name)]
     return Grant(f"{CONNECT} {READS}", reads=(*everything, *seen, *own))
 
@@ -147,6 +149,7 @@ def _owner(scope: Scope) -> list[Grant]:
         _reads(scope, HASH_QUEUE, TRAIN_QUEUE),
         Grant(f"{SCRIPTS} {writes}", (*scope.of_index("*"), *scope.of_items("*"), *queues)),
         Grant("sadd srem", (INDEXES, IMPORTS)),
+        Grant("scan"),
     ]
 
 
@@ -155,7 +158,7 @@ ROLES: Final[dict[str, tuple[str, Callable[[Scope], list[Grant]]]]] = {
     "producer": ("has batches accepted", _producer),
     "worker": ("hashes batches, builds chunks, sweeps", _worker),
     "trainer": ("learns, re-indexes, rolls back, saves plans", _trainer),
-    "owner": ("creates indexes, labels and deletes at once; what the others may besides", _owner),
+    "owner": ("creates, imports and drops indexes, labels and deletes at once; what the others may besides", _owner),
 }
 """Each role, what it is for, and what that takes."""
 

@@ -4,8 +4,10 @@ Rules
 1. Any number of these may run: what one does on an index, it does under that index's lease.
 2. Looking costs a few round trips an index, and takes no lease; only work does.
 3. An index that fails waits, twice as long each time, so that it neither fills the log nor keeps the others waiting.
-4. A request has an id. What became of it is kept under that id, so that a job that is delivered again (its trainer was
-   killed, its reply was lost) goes on after the training, and does not train twice.
+4. A request has an id, and the run that it asks for is recorded under it, in the step that stores what was learned.
+   So a job that is delivered again, its trainer being killed or paused wherever it was, finds under the lease that it
+   was trained, and only has the re-index finished. (A dry run is not recorded, and may be run again: it changes
+   nothing.) The answer is for whoever waits.
 """
 
 from __future__ import annotations
@@ -100,11 +102,10 @@ class Trainers:
         """Do what a request asks for. Raises StoppedError or FencedError when it is to be delivered again."""
         request, fields = training_of(argument)
         board = TrainerBoard(self.client, index)
-        earlier = board.answer_to(request)
-        if earlier and earlier["done"]:
+        if board.answer_to(request):
             return
         try:
-            outcome = self._obey(index, fields, request, trained=earlier is not None)
+            run = self._obey(index, fields, request)
         except FencedError:
             raise
         except IndexMissingError:
@@ -112,10 +113,9 @@ class Trainers:
             return
         except StreamHashError as error:
             log.warning("request %s: index %s: %s (%s)", request, index, error, error.why)
-            board.answer(request, {"done": True, "run": None, "error": [str(error), error.why, error.remedy]})
+            board.answer(request, {"run": None, "error": [str(error), error.why, error.remedy]})
             return
-        run = asdict(outcome.run) if outcome.run else (earlier or {}).get("run")
-        board.answer(request, {"done": True, "run": run, "error": None})
+        board.answer(request, {"run": run, "error": None})
 
     def _see_to(self, name: str) -> None:
         # Opened anew each time: the index may be another one of that name by now.
@@ -136,26 +136,23 @@ class Trainers:
         )
         return ordinary or self._newcomers.due(handle)
 
-    def _obey(self, index: str, fields: dict[str, Any], request: str, *, trained: bool) -> Outcome:
-        """Train as asked, as soon as nobody else is at it; only re-index what came of it if it was `trained`."""
+    def _obey(self, index: str, fields: dict[str, Any], request: str) -> dict[str, Any]:
+        """Train as asked, as soon as nobody else is at it, unless it was; the record, once what came of it is live."""
         from stream_hash.service.training import TrainingPlan
 
         handle = IndexHandle(self.client, index)
-        board = TrainerBoard(self.client, index)
         plan = TrainingPlan(**fields)
+        recorded: list[dict[str, Any]] = []
+
+        def reason() -> str | None:
+            recorded[:] = [run for run in handle.trainer.runs() if run["id"] == request]
+            return None if recorded else "asked for"
+
         while True:
-            cycle = self._cycle(handle)
-            if trained:
-                outcome = cycle.resume()
-            else:
-                outcome = cycle.train(
-                    plan,
-                    lambda: "asked for",
-                    on_run=lambda run: board.answer(request, {"done": False, "run": asdict(run), "error": None}),
-                )
+            outcome = self._cycle(handle).train(plan, reason, run_id=request)
             if outcome.held is None:
                 _tell(index, outcome)
-                return outcome
+                return asdict(outcome.run) if outcome.run else recorded[0]
             if self.stop():
                 raise StoppedError("waiting for another trainer")
             time.sleep(RETRY_SECONDS)

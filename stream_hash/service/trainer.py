@@ -93,12 +93,12 @@ class Cycle:
         plan: TrainingPlan,
         reason: Callable[[], str | None],
         *,
-        on_run: Callable[[TrainingRun], None] = lambda _: None,
+        run_id: str | None = None,
     ) -> Outcome:
         """Learn, if there is a reason to, and re-index if a generation came of it.
 
-        reason : asked when all else is finished; None leaves it at that. on_run is called between the two. Raises
-        StoppedError, FencedError, UsageError.
+        reason : asked under the lease, when all else is finished; None leaves it at that. run_id : of the record of the
+        run; None for a new one. Raises StoppedError, FencedError, UsageError.
         """
         from stream_hash.service import training
 
@@ -106,11 +106,14 @@ class Cycle:
             why = reason()
             if why is None:
                 return None
-            run = training.train(
-                self._handle, lease.token, plan, reason=why, on_step=lambda step: self._doing(Doing(step))
+            return training.train(
+                self._handle,
+                lease.token,
+                plan,
+                reason=why,
+                run_id=run_id,
+                on_step=lambda step: self._doing(Doing(step)),
             )
-            on_run(run)
-            return run
 
         return self._lead(action)
 

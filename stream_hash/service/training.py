@@ -48,19 +48,21 @@ def train(
     plan: TrainingPlan,
     *,
     reason: str,
+    run_id: str | None = None,
     on_step: Callable[[str], None] | None = None,
 ) -> TrainingRun:
     """Learn, judge, publish what is better as the target, store the learner and the record of the run.
 
-    reason : why it was begun. on_step is called before each step ("reading", "learning", "judging", "publishing",
-    "storing"): the place to renew a lease; an error that it raises ends the run, which may be repeated.
+    reason : why it was begun. run_id : of the record; None for a new one. on_step is called before each step
+    ("reading", "learning", "judging", "publishing", "storing"): the place to renew a lease; an error that it raises
+    ends the run, which may be repeated.
 
     Raises FencedError when a newer token was given out.
     """
     step = on_step or (lambda _: None)
     if plan.unlabelled:
-        return Unlabelled(handle, token, plan, reason, step, learner=KIND).run()
-    return _Training(handle, token, plan, reason, step, learner=plan.learner).run()
+        return Unlabelled(handle, token, plan, reason, step, learner=KIND, run_id=run_id).run()
+    return _Training(handle, token, plan, reason, step, learner=plan.learner, run_id=run_id).run()
 
 
 @dataclass(frozen=True)

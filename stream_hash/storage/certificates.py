@@ -24,6 +24,9 @@ def tls_fault(error: BaseException) -> tuple[str, str] | None:
         return why, _REMEDIES.get(found.verify_code, _AUTHORITY)
     if found is None:
         return None
+    if found.library in {"X509", "PEM"} or "PEM lib" in str(found):  # before anything was sent
+        why = f"a file that the URL names cannot be used: {found.reason or found}"
+        return why, "give PEM: certificates in ssl_ca_certs and ssl_certfile, in ssl_keyfile the key of the latter"
     if found.reason in {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"}:
         return "it answers, but not with TLS", "ask its port for TLS, or write redis:// if nobody else is on the path"
     return f"TLS failed: {found.reason or found}", "give what the server asks for: ?ssl_certfile=FILE&ssl_keyfile=FILE"

@@ -49,6 +49,7 @@ def drop(
     on_deleted : told how many keys are gone so far. Returns how many went; None when there is no such index.
     """
     keys = IndexKeys(index)
+    client.scan(count=1)  # whoever may not, is refused while the index is whole
     text = Scripts(client, scripts)("drop", [keys.settings, keys.dropping], [nonce])
     if text is None:
         return None

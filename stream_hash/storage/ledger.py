@@ -34,6 +34,9 @@ from stream_hash.storage.tallies import FailureKind
 RECEIPT_SECONDS: Final = 3_600
 """How long after it was finished a batch id is still known, and so may be repeated harmlessly."""
 
+COUNTERS: Final = ("accepted", "applied", "dead", "dropped")
+"""What is counted of items since the index was created."""
+
 
 @dataclass(frozen=True)
 class Accepted:
@@ -199,7 +202,7 @@ class Ledger:
     def balance(self) -> Balance:
         """The counts, read in one atomic call."""
         pipeline = self._client.pipeline(transaction=True)
-        pipeline.hmget(self._keys.counters, "accepted", "applied", "dead", "dropped")
+        pipeline.hmget(self._keys.counters, *COUNTERS)
         pipeline.hvals(self._keys.sizes)
         counters, sizes = pipeline.execute()
         accepted, applied, dead, dropped = (int(count or 0) for count in counters)

@@ -24,6 +24,7 @@ from stream_hash.settings import IndexSettings
 from stream_hash.storage.connection import Client
 from stream_hash.storage.generations import CHUNK
 from stream_hash.storage.keys import IndexKeys
+from stream_hash.storage.ledger import COUNTERS
 from stream_hash.storage.places import BLOCK, decode_places, place_bytes
 from stream_hash.storage.store import Identity, state_of
 
@@ -90,7 +91,7 @@ def _heads(client: Client, names: Sequence[str]) -> tuple[list[IndexScrape], lis
         keys = IndexKeys(name)
         commands += [
             ["GET", keys.settings],
-            ["HMGET", keys.counters, "accepted", "applied", "dead"],
+            ["HMGET", keys.counters, *COUNTERS],
             ["HGETALL", keys.tallies],
             ["ZCARD", keys.pending],
             ["ZRANGE", keys.pending, 0, 0],
@@ -110,7 +111,7 @@ def _heads(client: Client, names: Sequence[str]) -> tuple[list[IndexScrape], lis
             IndexScrape(
                 name,
                 Identity.of(settings).settings,
-                dict(zip(("accepted", "applied", "dead"), (int(count or 0) for count in counters), strict=True)),
+                dict(zip(COUNTERS, (int(count or 0) for count in counters), strict=True)),
                 {text.decode(): int(count) for text, count in tallies.items()},
                 int(pending),
                 int(letters),

@@ -51,11 +51,11 @@ class TrainerBoard:
         return Held(holder.decode(), int(until))
 
     def answer(self, request: str, answer: Mapping[str, Any]) -> None:
-        """Tell what became of a request. answer : JSON values, of which `done` tells whether it is the last word.
+        """Tell what became of a request. answer : JSON values.
 
-        What is not does not replace what stands: a trainer that was paused may come with it after another is done.
+        The first word stands: a trainer that was paused may come with its own after another has done it.
         """
-        self._client.set(self._keys.answer(request), json.dumps(answer), ex=ANSWER_SECONDS, nx=not answer["done"])
+        self._client.set(self._keys.answer(request), json.dumps(answer), ex=ANSWER_SECONDS, nx=True)
 
     def answer_to(self, request: str) -> dict[str, Any] | None:
         """What became of a request; None when nothing is known yet, or any more."""

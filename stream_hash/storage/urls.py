@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qsl, unquote, unquote_plus, urlsplit
 
@@ -43,7 +44,7 @@ def check_url(url: str) -> None:
                 why="anybody on the path could then read and change the index",
                 remedy="name the authority instead: ?ssl_ca_certs=FILE",
             )
-        if name in _FILES and not os.access(value, os.R_OK):
+        if name in _FILES and (Path(value).is_dir() or not os.access(value, os.R_OK)):
             raise UsageError(
                 f"the URL {redacted(url)} names the file {value!r:.200}",
                 why=f"{name} is a file in PEM, and there is none that this process can read",

@@ -101,6 +101,11 @@ def test_a_wrong_password_ends_with_4_and_no_password_is_shown(invoke: Cli, url:
     assert outcome.code == 0
     assert "right" not in outcome.out + outcome.err
     assert "everybody on this machine can read the password in --url; set STREAM_HASH_URL instead" in outcome.err
+    unsaid = {"STREAM_HASH_URL": url.replace("unix://", "unix://:right@")}
+    outcome = invoke("status", "--broker-url", unsaid["STREAM_HASH_URL"], env=unsaid)
+    assert "the password in --broker-url; set STREAM_HASH_BROKER_URL instead" in outcome.err
+    assert (outcome.code, outcome.err.count("Warning")) == (0, 1)
+    assert invoke("status", env=unsaid).err == ""
 
 
 def test_a_server_that_evicts_is_refused_with_1_and_the_command_that_mends_it(invoke: Cli, url: str) -> None:

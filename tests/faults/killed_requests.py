@@ -64,7 +64,7 @@ def has_ended(asked: Asked, connections: Connections, index: str) -> bool:
     handle = IndexHandle(connections.client, index)
     if asked.request:
         answer: dict[str, Any] | None = TrainerBoard(handle.client, index).answer_to(asked.request)
-        if not answer or not answer["done"]:
+        if not answer:
             return False
         if answer["error"] or not answer["run"] or answer["run"]["generation"] is None:
             raise StreamHashError(f"the request came to {answer}")

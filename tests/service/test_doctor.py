@@ -88,10 +88,18 @@ def test_a_sound_server_and_index_have_no_errors(handle: IndexHandle, client: re
     assert (verified.level, verified.finding) == (OK, "every invariant holds")
 
 
-def test_a_server_older_than_the_oldest_is_an_error(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "OLDEST_SERVER", (99, 1))
+@pytest.mark.parametrize(
+    ("version", "level"), [("6.2.14", ERROR), ("7.0.0", OK), ("7.0.15", OK), ("10.0.0", OK), ("5.9.9", ERROR)]
+)
+def test_a_server_older_than_the_oldest_is_an_error(
+    client: redis.Redis, monkeypatch: pytest.MonkeyPatch, version: str, level: str
+) -> None:
+    """What it says of itself, with another version."""
+    said = connection.greeting(client)
+    monkeypatch.setattr(server, "greeting", lambda _: {**said, "version": version})
     finding = one(client, "version")
-    assert (finding.level, "the oldest supported is 99.1" in finding.finding) == (ERROR, True)
+    assert (finding.level, "the oldest supported is 7.0" in finding.finding) == (level, level == ERROR)
+    assert finding.finding.startswith(f"valkey {version}")
 
 
 CONFIGURED: list[tuple[dict[str, str], str, str, str]] = [
@@ -149,6 +157,24 @@ def test_a_snapshot_that_failed_is_an_error(client: redis.Redis, directory: Path
     assert client.info("persistence")["rdb_saves"] > done
 
 
+def test_an_append_only_file_that_cannot_be_written_is_an_error(directory: Path) -> None:
+    """A server that may not write files of more than 32 kB, and is not killed for trying."""
+    binary = directory / "narrow-server"
+    limit = "trap '' XFSZ; ulimit -f 64"  # in blocks of 512 bytes
+    binary.write_text(f'#!/bin/sh\n{limit}\nexec {servers.bundled_binary()} "$@"\n')
+    binary.chmod(0o755)
+    own = directory / "narrow"
+    own.mkdir()
+    with servers.running_server(binary, own, appendonly="yes") as url, redis.Redis.from_url(url) as narrow:
+        assert one(narrow, "persistence").level == OK
+        narrow.set("large", b"x" * 100_000)
+        servers.wait_until(lambda: narrow.info("persistence")["aof_last_write_status"] == "err", what="the failure")
+        finding = one(narrow, "persistence")
+        assert (finding.level, "writes are refused" in finding.finding) == (ERROR, True)
+        with pytest.raises(redis.ResponseError, match="MISCONF"):
+            narrow.set("small", b"x")
+
+
 def _wait_for_snapshot(client: redis.Redis, status: str) -> None:
     servers.wait_until(lambda: client.info("persistence")["rdb_last_bgsave_status"] == status, what="the snapshot")
 
@@ -164,9 +190,13 @@ def test_a_read_only_replica_is_an_error(client: redis.Redis) -> None:
 
 
 def test_replicas_without_a_minimum_and_out_of_step_are_warnings(client: redis.Redis, directory: Path) -> None:
-    """The module's server follows one of this test's own for a moment."""
+    """The module's server follows one of this test's own for a moment, and at first is let wait for its copy."""
     (port,) = servers.free_ports(1)
-    options = {"port": port, "bind": "127.0.0.1", "repl-diskless-sync-delay": 0}
+    options = {"port": port, "bind": "127.0.0.1", "repl-diskless-sync-delay": 600}
+
+    def state() -> object:
+        return primary.info("replication").get("slave0", {}).get("state")
+
     with (
         servers._process(servers.bundled_binary(), directory, "primary", **options),
         redis.Redis(port=port) as primary,
@@ -174,9 +204,11 @@ def test_replicas_without_a_minimum_and_out_of_step_are_warnings(client: redis.R
         servers.wait_until(lambda: servers._answers(primary), what="the primary")
         client.replicaof("127.0.0.1", port)
         try:
-            servers.wait_until(
-                lambda: primary.info("replication").get("slave0", {}).get("state") == "online", what="the replica"
-            )
+            servers.wait_until(lambda: state() == "wait_bgsave", what="the replica to wait")
+            finding = one(primary, "replication")
+            assert (finding.level, finding.finding) == (WARNING, "1 of 1 replicas are not in step")
+            primary.config_set("repl-diskless-sync-delay", 0)
+            servers.wait_until(lambda: state() == "online", what="the replica")
             finding = one(primary, "replication")
             assert (finding.level, "a failover may lose" in finding.finding) == (WARNING, True)
             primary.config_set("min-replicas-to-write", 1)
@@ -336,6 +368,9 @@ def test_an_index_that_is_not_whole_is_told_and_the_others_are_looked_at(
 
 
 def test_keys_of_another_kind_are_errors_and_not_tracebacks(handle: IndexHandle, client: redis.Redis) -> None:
+    client.delete(handle.store.keys.counters)
+    client.set(handle.store.keys.counters, "no hash")
+    assert one(client, "consistency").level == ERROR  # and the others are made
     client.delete(handle.store.keys.arrived)
     client.set(handle.store.keys.arrived, "no hash")
     assert (one(client, "queue").level, "WRONGTYPE" in one(client, "queue").finding) == (ERROR, True)

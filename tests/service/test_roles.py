@@ -19,7 +19,7 @@ from training_support import digits
 
 from stream_hash import Index, Producer
 from stream_hash.errors import ServerRefusedError, ServerUnreachableError, UsageError
-from stream_hash.jobs import FUNCTIONS, TRAINER_FUNCTIONS
+from stream_hash.jobs import FUNCTIONS, TRAINER_FUNCTIONS, apply_overdue
 from stream_hash.queue import (
     HASH_QUEUE,
     TRAIN_QUEUE,
@@ -31,6 +31,7 @@ from stream_hash.queue import (
 )
 from stream_hash.service.connections import Connections
 from stream_hash.service.context import Context
+from stream_hash.service.doctor import OK, server
 from stream_hash.service.handle import IndexHandle
 from stream_hash.service.roles import ROLES, acl_user, default_user
 from stream_hash.service.schedule import Trainers
@@ -46,6 +47,7 @@ ITEMS = 400
 
 SELDOM = {
     "blmove": "waiting for a job",
+    "cluster|info": "the doctor, on a cluster",
     "cluster|shards": "the map of a cluster, by a newer client",
     "cluster|slots": "the map of a cluster",
     "command": "where the keys of a command stand, on a cluster",
@@ -116,6 +118,8 @@ def worked(guarded: Guarded) -> Guarded:
     """The server after each account has done what it is for: an index from its creation to its last query."""
     x, y = digits()
     with guarded.recording("owner") as connections:
+        Index.create("mine", SETTINGS, connections)
+        Index.drop("mine", connections)
         index = Index.create("mine", SETTINGS, connections)
         index.label(["i9"], [7])
         index.delete(["i9"])
@@ -208,7 +212,7 @@ def test_no_role_may_touch_the_server_or_the_keys_of_others(guarded: Guarded, ro
         *("FLUSHALL", "FLUSHDB", "SWAPDB 0 1", "SHUTDOWN NOSAVE", "REPLICAOF NO ONE", "SLAVEOF h 1", "SAVE", "BGSAVE"),
         *("CONFIG GET *", "CONFIG SET dir /tmp", "DEBUG SLEEP 0", "MODULE LOAD x", "MODULE LIST", "MONITOR", "SYNC"),
         *("ACL LIST", "ACL WHOAMI", "ACL SETUSER x on", "ACL LOAD", "CLIENT LIST", "CLIENT KILL 1:1", "CLIENT PAUSE 9"),
-        *("KEYS *", "SCAN 0", "RANDOMKEY", "DBSIZE", "MIGRATE h 1 k 0 1", "RESTORE k 0 v", "DUMP k", "OBJECT FREQ k"),
+        *("KEYS *", "RANDOMKEY", "DBSIZE", "MIGRATE h 1 k 0 1", "RESTORE k 0 v", "DUMP k", "OBJECT FREQ k"),
         *("SCRIPT LOAD x", "SCRIPT FLUSH", "SCRIPT KILL", "FUNCTION LOAD x", "FUNCTION LIST", "FCALL f 0"),
         *("PUBLISH rq:pubsub:x y", "SUBSCRIBE x", "LATENCY RESET", "SLOWLOG GET", "CLUSTER RESET", "BGREWRITEAOF"),
         *(
@@ -220,6 +224,7 @@ def test_no_role_may_touch_the_server_or_the_keys_of_others(guarded: Guarded, ro
         ),
     ):
         assert not guarded.allows(role, *command.split()), command
+    assert guarded.allows(role, "SCAN", 0) == role.endswith("owner")
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -339,6 +344,14 @@ def test_what_an_account_may_not_do_is_told_with_the_remedy(worked: Guarded) -> 
     assert "stream-hash acl" in caught.value.remedy
 
 
+def test_whoever_may_not_scan_drops_nothing_half_way(guarded: Guarded) -> None:
+    guarded.admin.execute_command("ACL", "SETUSER", "unscanning", "on", f">{PASSWORD}", "~*", "+@all", "-scan")
+    connections = guarded.connections("unscanning")
+    with pytest.raises(ServerRefusedError, match="does not let this user do that"):
+        Index.drop("other", connections)
+    assert Index("other", connections).settings == SETTINGS
+
+
 def test_a_user_without_a_password_lets_nobody_in(guarded: Guarded) -> None:
     for line in (acl_user("reader", prefix="closed-"), default_user().replace("default", "closed-default", 1)):
         name, *words = line.split(" ")[1:]
@@ -389,6 +402,11 @@ def test_readers_and_owners_of_a_cluster(cluster_url: str) -> None:
             assert index.verify().violations == []
             with pytest.raises(ServerRefusedError):
                 index.delete(["i1"])
+            with pytest.raises(ServerRefusedError):
+                Index.drop("clustered", reader)
+            said = [finding.level for finding in server.findings(reader.client, "") if finding.check == "cluster"]
+            assert said == [OK, OK, OK]
+            assert Index.drop("clustered", owner) > 0
         finally:
             admin.execute_command("ACL DELUSER", "c-owner", "c-reader", target_nodes=admin.ALL_NODES)
             admin.flushall(target_nodes=admin.PRIMARIES)
@@ -402,5 +420,6 @@ def test_an_index_of_others_is_left_to_them_and_told_of_once(
     for _ in range(2):
         context.sweep()
         trainers.look()
+        assert apply_overdue(context) == 0
     of_others = [record.levelname for record in caplog.records if "index other" in record.getMessage()]
     assert of_others == ["WARNING", "WARNING"]

@@ -55,7 +55,13 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[TrainingPlan]:
     plans: list[TrainingPlan] = []
 
     def train(
-        handle: IndexHandle, token: int, plan: TrainingPlan, *, reason: str, on_step: Callable[[str], None]
+        handle: IndexHandle,
+        token: int,
+        plan: TrainingPlan,
+        *,
+        reason: str,
+        run_id: str | None,
+        on_step: Callable[[str], None],
     ) -> TrainingRun:
         on_step("learning")
         plans.append(plan)
@@ -66,7 +72,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[TrainingPlan]:
         ).generation
         seen = handle.ledger.last_sequence()
         run = TrainingRun(
-            *(f"run{len(plans)}", 1e12, 0.1, plan.learner, parent, generation, 7, 3, 2),
+            *(run_id or f"run{len(plans)}", 1e12, 0.1, plan.learner, parent, generation, 7, 3, 2),
             *("live", "it is better", {}, reason, seen),
         )
         handle.trainer.checkpoint(token, run=run.to_dict())
@@ -305,32 +311,38 @@ def test_a_request_is_done_once_however_often_it_is_delivered(
     trainers.asked("x", argument)
     answer = TrainerBoard(connections.client, "x").answer_to(name)
     assert answer is not None
-    assert (answer["done"], answer["error"], answer["run"]["generation"]) == (True, None, 2)
+    assert (answer["error"], answer["run"]["generation"]) == (None, 2)
     trainers.asked("x", argument)
     assert trained == [replace(PLAN, learner="svm", force=True)]
     clean(handle, 2)
 
 
+@pytest.mark.parametrize("before", ["the re-index", "the answer"])
 def test_a_request_whose_trainer_died_after_training_is_not_trained_again(
-    connections: Connections, handle: IndexHandle, trained: list[TrainingPlan], monkeypatch: pytest.MonkeyPatch
+    connections: Connections,
+    handle: IndexHandle,
+    trained: list[TrainingPlan],
+    monkeypatch: pytest.MonkeyPatch,
+    before: str,
 ) -> None:
     def die(*_: Any, **__: Any) -> None:
         raise DiedError
 
     name, argument = request(connections)
-    monkeypatch.setattr(trainer_module, "reindex", die)
-    with pytest.raises(DiedError):
-        Trainers(connections).asked("x", argument)
-    monkeypatch.undo()
+    with monkeypatch.context() as patched:
+        patched.setattr(*((trainer_module, "reindex") if before == "the re-index" else (TrainerBoard, "answer")), die)
+        with pytest.raises(DiedError):
+            Trainers(connections).asked("x", argument)
+    assert len(trained) == 1
     Trainers(connections).asked("x", argument)
     answer = TrainerBoard(connections.client, "x").answer_to(name)
     assert answer is not None
-    assert (answer["done"], answer["run"]["generation"]) == (True, 2)
+    assert (answer["error"], answer["run"]["generation"]) == (None, 2)
     assert len(trained) == 1
     clean(handle, 2)
 
 
-def test_a_late_word_on_a_request_does_not_replace_the_last_one(
+def test_a_late_word_on_a_request_does_not_replace_the_first(
     connections: Connections, handle: IndexHandle, trained: list[TrainingPlan]
 ) -> None:
     """A trainer that was paused after it had trained, until the request was delivered again and done."""
@@ -339,8 +351,7 @@ def test_a_late_word_on_a_request_does_not_replace_the_last_one(
     Trainers(connections).asked("x", argument)
     answer = board.answer_to(name)
     assert answer is not None
-    assert answer["done"]
-    board.answer(name, {"done": False, "run": None, "error": None})
+    board.answer(name, {"run": None, "error": ["it is fenced", "", ""]})
     assert board.answer_to(name) == answer
 
 
@@ -427,7 +438,7 @@ def test_whoever_waits_is_told_when_nobody_is_there_or_all_attempts_failed(
 def test_the_notice_board_expires_and_holds_plain_json(connections: Connections, handle: IndexHandle) -> None:
     board = TrainerBoard(connections.client, "x")
     board.show({"phase": "learning"})
-    board.answer("r1", {"done": True})
+    board.answer("r1", {"run": None})
     assert board.progress() == {"phase": "learning"}
     for key in ("sh:{x}:progress", "sh:{x}:answer:r1"):
         assert 0 < connections.client.ttl(key) <= 3_600

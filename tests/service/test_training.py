@@ -170,7 +170,8 @@ def test_what_nothing_can_be_learned_from_is_skipped(client: Client, count: int,
     x, y = digits()
     handle = opened(client)
     store(handle, x[:count], y[:count] if label is None else [label] * count)
-    run = train(handle, lead(handle), RIDGE, reason="test")
+    run = train(handle, lead(handle), RIDGE, reason="test", run_id="r1")
+    assert (run.id, handle.trainer.runs()[0]["id"]) == ("r1", "r1")
     assert (run.decision, run.generation) == ("skipped", None)
     assert why in run.reason
     assert runs(handle) == [run]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from stream_hash.queue import HASH_QUEUE, broker, broker_for
 from stream_hash.service.connections import Connections
 from stream_hash.service.context import Context
 from stream_hash.settings import IndexSettings
+from stream_hash.storage.certificates import tls_fault
 from stream_hash.storage.connection import connect, is_cluster
 from workers.base import StreamWorker
 
@@ -133,6 +135,46 @@ def test_a_certificate_that_proves_nothing_is_refused(
     assert "hunter2" not in f"{caught.value} {caught.value.why} {caught.value.remedy}"
 
 
+@pytest.mark.parametrize(
+    ("code", "remedy"),
+    [
+        (9, "set this machine's clock, or"),
+        (10, "if it holds, set"),
+        (62, "this host"),
+        (64, "this address"),
+        (1, "sign"),
+    ],
+)
+@pytest.mark.parametrize("under", ["__cause__", "__context__"])
+def test_each_fault_of_a_certificate_has_its_remedy(code: int, remedy: str, under: str) -> None:
+    """By the numbers of openssl's x509_vfy.h, wherever the client puts the error."""
+    fault = ssl.SSLCertVerificationError(1, "no")
+    fault.verify_code, fault.verify_message = code, "it is so"
+    raised = redis.ConnectionError()
+    setattr(raised, under, fault)
+    found = tls_fault(raised)
+    assert found is not None
+    assert found[0] == "its certificate is refused: it is so"
+    assert remedy in found[1]
+    assert tls_fault(redis.ConnectionError()) is None
+
+
+@pytest.mark.parametrize(
+    ("reason", "why", "remedy"),
+    [
+        ("WRONG_VERSION_NUMBER", "not with TLS", "write redis://"),
+        ("RECORD_LAYER_FAILURE", "not with TLS", "write redis://"),  # the same, by another openssl
+        ("TLSV13_ALERT_CERTIFICATE_REQUIRED", "CERTIFICATE_REQUIRED", "?ssl_certfile=FILE&ssl_keyfile=FILE"),
+    ],
+)
+def test_each_fault_of_the_handshake_has_its_remedy(reason: str, why: str, remedy: str) -> None:
+    fault = ssl.SSLError(1, "no")
+    fault.library, fault.reason = "SSL", reason
+    found = tls_fault(fault)
+    assert found is not None
+    assert (why in found[0], remedy in found[1]) == (True, True), found
+
+
 def test_a_wrong_password_is_refused_over_tls_and_never_shown(encrypted: Encrypted) -> None:
     encrypted.admin.acl_setuser("me", enabled=True, passwords=["+right"], commands=["+@all"], keys=["*"])
     with connect(encrypted.url("me:right@")) as client:
@@ -191,6 +233,22 @@ def test_a_file_that_is_not_there_is_named(option: str) -> None:
         connect(f"rediss://me:hunter2@localhost:1/?{option}=/no/such.pem")
     assert option in caught.value.why
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("option", ["ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "the key of another"])
+def test_a_file_that_holds_something_else_is_told_of(
+    encrypted: Encrypted, good: Certificate, tmp_path: Path, option: str
+) -> None:
+    (tmp_path / "no.pem").write_text("hello")
+    files = {"ssl_certfile": good.certificate, "ssl_keyfile": good.key, option: tmp_path / "no.pem"}
+    if option not in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"):
+        files = {"ssl_certfile": good.certificate, "ssl_keyfile": encrypted.authority.sign("other").key}
+    with pytest.raises(ServerUnreachableError, match="no encrypted connection") as caught:
+        connect(encrypted.url(**files))
+    assert "a file that the URL names cannot be used" in caught.value.why
+    assert "give PEM" in caught.value.remedy
+    with pytest.raises(UsageError, match="names the file"):
+        connect(encrypted.url(ssl_keyfile=tmp_path))
 
 
 @pytest.mark.parametrize("option", ["ssl_cert_reqs=none", "ssl_check_hostname=false"])
