@@ -58,7 +58,7 @@ class Index:
         self._searcher = Searcher(self._handle)
         handle = self._handle
         self._figures = QueryFigures(Tallies(handle.client, name), lambda: handle.identity.nonce)
-        weakref.finalize(self, self._figures.flush)
+        weakref.finalize(self, self._figures.leave).atexit = False
 
     @classmethod
     def create(

@@ -50,7 +50,7 @@ def export(environment: Environment, name: str, file: str, resume: bool, as_json
         raise click.UsageError("With - stdout gets the file: redirect it, and leave out --json.")
     if file == "-" and resume:
         raise click.UsageError("With - there is nothing that --resume could go on with: name a file.")
-    connections = opened(environment, queue=False)
+    connections = opened(environment)
     start = time.monotonic()
     with redis_errors():
         handle = IndexHandle(connections.client, name)
@@ -123,7 +123,7 @@ def import_(
         return
     if file is None or name is None:
         raise click.UsageError("Give FILE and NAME.")
-    connections = opened(environment, queue=False)
+    connections = opened(environment)
     source = sys.stdin.buffer if file == "-" else Path(file)
     start = time.monotonic()
     with redis_errors(), opened_file(source) as readable, progress(f"importing {name}") as show:
@@ -152,7 +152,7 @@ def _told(name: str, done: Imported) -> str:
 
 def _abandon(environment: Environment, name: str, as_json: bool) -> None:
     with redis_errors():
-        if not abandon_import(opened(environment, queue=False).client, name):
+        if not abandon_import(opened(environment).client, name):
             raise IndexMissingError(
                 f"no import of {name!r} is under way",
                 why="it was finished, given up, or never begun",

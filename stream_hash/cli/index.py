@@ -215,7 +215,7 @@ def verify(environment: Environment, name: str, as_json: bool) -> int:
     Example:
       stream-hash verify photos
     """
-    report = Index(name, opened(environment, queue=False)).verify()
+    report = Index(name, opened(environment)).verify()
     if as_json:
         json_line({"index": name, "items": report.items, "buckets": report.buckets, "violations": report.violations})
     else:

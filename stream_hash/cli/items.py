@@ -39,7 +39,7 @@ def get(environment: Environment, name: str, ids: tuple[str, ...], as_json: bool
     Example:
       stream-hash get photos cat.jpg dog.jpg
     """
-    items = Index(name, opened(environment, queue=False)).get(ids)
+    items = Index(name, opened(environment)).get(ids)
     for item in items:
         if item is not None:
             json_line(
@@ -74,7 +74,7 @@ def delete(environment: Environment, name: str, ids: tuple[str, ...], as_json: b
     Example:
       stream-hash delete photos cat.jpg dog.jpg
     """
-    index = Index(name, opened(environment, queue=False))
+    index = Index(name, opened(environment))
     wanted = list(dict.fromkeys(_ids_of_lines(sys.stdin.buffer) if ids == ("-",) else ids))
     missing = index.delete(wanted)
     if missing:
@@ -116,7 +116,7 @@ def label(
     """
     if (item_id is None, label_ is None) != (file is not None, file is not None):
         raise click.UsageError("Give ID and LABEL, or --file FILE.")
-    index = Index(name, opened(environment, queue=False))
+    index = Index(name, opened(environment))
     rejected: list[str] = []
     if file is None:
         pairs: Iterable[tuple[str, Label | None]] = [(str(item_id), label_ if text else label_of_text(str(label_)))]

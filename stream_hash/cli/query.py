@@ -93,7 +93,7 @@ def query(
     if len(given) != 1:
         raise click.UsageError("Name the queries by one of --vectors FILE, --id ID and -.")
     wanted = Filter.of_texts(where, labels)
-    index = Index(name, opened(environment, queue=False))
+    index = Index(name, opened(environment))
     bits = index.settings.bits
     reading: dict[str, Any] = {"format": format_, "limit": limit, "dimension": index.settings.dimension}
     queries = _read(given[0], reading) if item_id is None else iter([(item_id, _vector_of(index, item_id))])

@@ -105,7 +105,7 @@ def generations(environment: Environment, name: str, as_json: bool) -> None:
     Example:
       stream-hash generations photos
     """
-    rows = Index(name, opened(environment, queue=False)).generations()
+    rows = Index(name, opened(environment)).generations()
     if as_json:
         for row in rows:
             json_line({"index": name, **row})

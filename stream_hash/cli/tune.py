@@ -66,7 +66,7 @@ def tune(
         raise click.UsageError("Give one of --target-recall and --target-precision.")
     if save and not targets:
         raise click.UsageError("--save goes with --target-recall or --target-precision.")
-    index = Index(name, opened(environment, queue=False))
+    index = Index(name, opened(environment))
     if reset:
         _reset(index, as_json)
         return

@@ -15,8 +15,10 @@ from tests.cli.support import Cli
 Spawn = Callable[..., subprocess.Popen[str]]
 
 
-def test_once_prints_the_metrics_and_leaves(cli: Cli, index: str) -> None:
-    assert cli("query", index, "--id", "item-3", "-k", 3).code == 0
+def test_once_prints_the_metrics_and_leaves(cli: Cli, spawn: Spawn, working: Path, index: str) -> None:
+    # a process of its own: it tells of its queries when it ends
+    query = spawn("query", index, "--id", "item-3", "-k", 3, "--data-dir", working)
+    assert query.wait(timeout=60) == 0
     outcome = cli("metrics", "--once")
     assert (outcome.code, outcome.err) == (0, "")
     for line in (

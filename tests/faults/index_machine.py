@@ -301,7 +301,6 @@ class IndexMachine(RuleBasedStateMachine):
             balance = self.handle.ledger.balance()
             assert (balance.pending, balance.dead) == (0, 0)
             assert balance.holds
-            del self.index  # its figures are brought to the server now, and not in the midst of some other command
 
     def _expected(self) -> dict[str, tuple[bytes, str]]:
         return oracle.live_items(oracle.replay(self.applied))

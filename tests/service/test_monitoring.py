@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -12,13 +14,14 @@ from stream_hash.client import Index
 from stream_hash.exporter import Exporter, values
 from stream_hash.jobs import apply_batch as run_job
 from stream_hash.queue import HASH_QUEUE, SafeQueue, enqueue_batch
+from stream_hash.service import query_figures
 from stream_hash.service.answer import Answer
 from stream_hash.service.connections import Connections
 from stream_hash.service.context import Context
 from stream_hash.service.handle import IndexHandle
 from stream_hash.service.ingest import MAX_DELIVERIES, apply_batch
 from stream_hash.service.monitoring import IndexView, look
-from stream_hash.service.query_figures import FLUSH_SECONDS, QueryFigures
+from stream_hash.service.query_figures import FLUSH_SECONDS, Left, QueryFigures
 from stream_hash.settings import IndexSettings
 from stream_hash.storage.codec import Batch
 from stream_hash.storage.connection import Client
@@ -214,15 +217,59 @@ def test_a_scrape_needs_no_right_to_write(real_client: redis.Redis, embedded_url
     assert "queries" not in view_of(real_client).tallies
 
 
-def test_queries_are_told_when_the_index_object_goes(client: Client) -> None:
+def test_the_queries_of_an_index_object_that_is_gone_are_told_by_a_later_query_of_the_process(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(query_figures, "_left", Left())
     fill(create(client), "a", batch(50))
     index = Index("x", Connections(client, None))
     answers = index.query(np.ones((3, 4)), k=2) + index.query(np.ones(4), k=2)
-    assert "queries" not in view_of(client).tallies
     del index
+    assert "queries" not in view_of(client).tallies  # objects go in the midst of anything: no call to the server then
+    other = Index("x", Connections(client, None))
+    other.query(np.ones(4), k=2)
     tallies = view_of(client).tallies
     assert (tallies["queries"], tallies["candidates"]) == (4, sum(answer.candidates for answer in answers))
     assert sum(count for name, count in tallies.items() if name.startswith("within:")) == 4
+
+
+def test_what_an_index_object_left_waits_for_a_server_that_is_away(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(query_figures, "_left", Left())
+    handle, moment = create(client), [0.0]
+
+    def figures() -> QueryFigures:
+        return QueryFigures(Tallies(client, "x"), lambda: handle.identity.nonce, clock=lambda: moment[0])
+
+    gone, other = figures(), figures()
+    gone.add([Answer(seconds=0.001, candidates=7)])
+    gone.leave()
+
+    def away(*_: object) -> None:
+        raise redis.ConnectionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Tallies, "add", away)
+        other.add([])
+    other.add([])
+    assert view_of(client).tallies == {}  # another server's queries do not wait for it each time
+    moment[0] = FLUSH_SECONDS
+    other.add([])
+    assert view_of(client).tallies["queries"] == 1
+    moment[0] = 2 * FLUSH_SECONDS
+    other.add([])
+    assert view_of(client).tallies["queries"] == 1
+
+
+def test_a_process_brings_the_figures_of_its_queries_when_it_ends(real_client: redis.Redis, embedded_url: str) -> None:
+    fill(create(real_client), "a", batch(50))
+    script = (
+        "import sys, numpy\nfrom stream_hash import Index\nkept = Index('x', sys.argv[1])\n"
+        "kept.query(numpy.ones(4), k=2)\nIndex('x', sys.argv[1]).query(numpy.ones(4), k=2)"
+    )
+    subprocess.run([sys.executable, "-c", script, embedded_url], check=True)
+    assert view_of(real_client).tallies["queries"] == 2
 
 
 def test_figures_of_queries_are_brought_every_few_seconds_and_wait_for_a_server_that_is_away(
