@@ -6,7 +6,8 @@ s the signs of a code and m the margins of a query, twice its cost is Σ|m| − 
 
 Margins become whole numbers of at most 2^17 before they are multiplied, at most 62 of them a code: float32 holds every
 such sum exactly, so that the order of buckets depends neither on how many queries are planned together, nor on where in
-the matrix a code stands. A bit's margin is thereby rounded to a part in 131,072 of the query's largest.
+the matrix a code stands. A bit's margin is thereby rounded to a part in 131,072 of the query's largest, never to zero:
+the query's own bucket is cheaper than any other, unless it lies on all hyperplanes.
 """
 
 from __future__ import annotations
@@ -120,6 +121,10 @@ def _costs(directories: Sequence[KeptDirectory], margins: NDArray[np.float32]) -
     sizes = np.abs(margins)
     largest = sizes.max(axis=(1, 2), keepdims=True)
     units = np.rint(margins * (np.float32(_UNITS) / np.where(largest > 0, largest, np.float32(1))))
+    # at least one: else a full bucket on the other side of a margin of next to nothing could come before its own
+    nothing = (units == 0) & (largest > 0)
+    if nothing.any():
+        units[nothing] = np.where(margins[nothing] >= 0, np.float32(1), np.float32(-1))
     if len(directories) == 1:  # Σ|m| is the same for all buckets of a table
         return np.asarray(-units[:, 0] @ directories[0].signs)
     return _joined(

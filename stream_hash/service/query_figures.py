@@ -85,7 +85,7 @@ class QueryFigures:
         self._due = self._clock() + FLUSH_SECONDS
         try:
             self._tallies.add(self._nonce(), self._waiting)
-        except (exceptions.ConnectionError, exceptions.TimeoutError) as error:
+        except (exceptions.ConnectionError, exceptions.TimeoutError, exceptions.RedisClusterException) as error:
             log.debug("the figures of queries wait: %s", error)
             return
         except exceptions.RedisError as error:

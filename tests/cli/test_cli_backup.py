@@ -17,6 +17,7 @@ from redis.cluster import RedisCluster
 from stream_hash.formats.archive import ArchiveWriter
 from stream_hash.storage.imports import Imports
 from tests.cli.support import DIMENSION, ROOT, Cli, Outcome
+from tests.pages import transcript
 
 PAGE = (ROOT / "docs" / "backup.md").read_text(encoding="utf-8")
 
@@ -213,11 +214,7 @@ def test_every_command_of_the_page_does_what_it_shows(
     assert cli("ingest", "photos", archive, "--wait").code == 0
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = {**variables, "PATH": path, "STREAM_HASH_DATA_DIR": str(working)}
-    shown = [
-        (command, printed)
-        for block in re.findall(r"^```console\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-        for command, _, printed in (text.partition("\n") for text in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:])
-    ]
+    shown = transcript(PAGE)
     assert len(shown) == 9
     for command, printed in shown:
         if "--abandon" in command:

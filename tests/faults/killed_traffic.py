@@ -162,4 +162,4 @@ class Queries(Repeating):
     def _judge(self, item_id: str, answer: Any) -> None:
         found = [result.id for result in answer.results]
         if len(set(found)) != K or found[0] != item_id:
-            self.wrong.append(f"the query for {item_id} found {found}")
+            self.wrong.append(f"the query for {item_id} found {found}: {answer}")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,8 +21,11 @@ def arrays(table: dict[int, int]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def margins_of(seed: int, queries: int, tables: int) -> np.ndarray:
-    """Whole numbers, the largest a power of two: equal costs are equal in the oracle too."""
+    """Whole numbers, the largest a power of two: equal costs are equal in the oracle too. None is zero, which it takes
+    as it is.
+    """
     margins = np.random.default_rng(seed).integers(-8, 9, size=(queries, tables, BITS)).astype(np.float32)
+    margins[margins == 0] = 1
     margins[:, :, 0] = 8
     return margins
 
@@ -38,6 +42,15 @@ def test_the_buckets_are_those_of_the_plain_rule(tables: list[dict[int, int]], b
     for row, found in zip(margins, planned, strict=True):
         plain = directed([arrays(table) for table in tables], codes_of(row), row, budget)
         assert [sorted(codes.tolist()) for codes in found] == [sorted(codes.tolist()) for codes in plain]
+
+
+@pytest.mark.parametrize("margin", [0.0, -0.0, 1e-9, -1e-9])
+def test_the_own_bucket_comes_first_though_a_full_one_is_next_to_nothing_away(margin: float) -> None:
+    margins = np.array([[[1.0, margin]]], dtype=np.float32)
+    (own,) = codes_of(margins[0])
+    directory = KeptDirectory(np.array([2, 3], dtype=np.uint64), np.array([500, 500]), 2)
+    ((found,),) = cheapest([directory], margins, 300)
+    assert found.tolist() == [own]
 
 
 @settings(deadline=None)

@@ -233,8 +233,9 @@ def test_the_queries_of_an_index_object_that_is_gone_are_told_by_a_later_query_o
     assert sum(count for name, count in tallies.items() if name.startswith("within:")) == 4
 
 
+@pytest.mark.parametrize("failure", [redis.ConnectionError, redis.RedisClusterException])
 def test_what_an_index_object_left_waits_for_a_server_that_is_away(
-    client: Client, monkeypatch: pytest.MonkeyPatch
+    client: Client, monkeypatch: pytest.MonkeyPatch, failure: type[Exception]
 ) -> None:
     monkeypatch.setattr(query_figures, "_left", Left())
     handle, moment = create(client), [0.0]
@@ -247,7 +248,7 @@ def test_what_an_index_object_left_waits_for_a_server_that_is_away(
     gone.leave()
 
     def away(*_: object) -> None:
-        raise redis.ConnectionError
+        raise failure
 
     with monkeypatch.context() as patched:
         patched.setattr(Tallies, "add", away)

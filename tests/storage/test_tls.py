@@ -256,7 +256,7 @@ def test_checks_cannot_be_switched_off_for_the_queue_either(encrypted: Encrypted
     url = f"{encrypted.url()}&{option}"
     for urls in ((url, None), (encrypted.url(), url)):
         with pytest.raises(ServerRefusedError, match="switches certificate checks off"):
-            Connections.open(*urls)
+            _ = Connections.open(*urls).broker
 
 
 def test_a_cluster_is_asked_with_the_same_certificates(
