@@ -16,6 +16,7 @@ What is judged
 
 from __future__ import annotations
 
+import re
 import tempfile
 import time
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ KEPT_SECONDS = 60
 WARM_UP = 0.25
 """The share of the run that is not judged."""
 
+LOG_LINES = 60
 WINDOWS = 12
 LOOKS_A_WINDOW = 40
 FLAT = 0.05
@@ -84,7 +86,7 @@ def measure(minutes: float, *, between_seconds: float, seed: int) -> dict[str, A
                 progress(f"{told} of {minutes:g} minutes")
         watch.end()
         settled = world.settle().figures()
-        log = (Path(folder) / "fleet.log").read_text(errors="replace").splitlines()[-60:]
+        log = (Path(folder) / "fleet.log").read_text(errors="replace")
     series = _series(watch.looks, seconds)
     result = {"minutes": minutes, "kept_seconds": KEPT_SECONDS, **settled, "series": series, "spread": _spread(series)}
     result["in_order"] = (
@@ -93,7 +95,15 @@ def measure(minutes: float, *, between_seconds: float, seed: int) -> dict[str, A
         and settled["queries"] > 0
         and not _not_flat(result["spread"])
     )
-    return result if not settled["violations"] else {**result, "log": log}
+    return result if result["in_order"] else {**result, "log": _told(log)}
+
+
+def _told(log: str) -> list[str]:
+    """Of a fleet's log what ended otherwise than by a kill, with what was said just before, and the last lines."""
+    lines = log.splitlines()
+    ends = [at for at, line in enumerate(lines) if re.search(r"ended with (?!-9\b)", line)]
+    near = sorted({before for at in ends for before in range(max(0, at - 15), at + 1)})
+    return [lines[at] for at in near[-LOG_LINES:]] + lines[-LOG_LINES:]
 
 
 class _Watch(Repeating):
