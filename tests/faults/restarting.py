@@ -36,9 +36,11 @@ class Operator(Repeating):
         if "bye bye" in log or "crashed by signal" in log:
             self.orderly.append(log[-500:])
         self.ended.wait(self.pause)
-        with contextlib.suppress(EmbeddedServerError):
-            self._server.start()
-            self.away.append((self._seen, time.time()))
+        while not self.ended.is_set():  # one that loads for longer than `start` waits is away until it has done
+            with contextlib.suppress(EmbeddedServerError):
+                self._server.start()
+                break
+        self.away.append((self._seen, time.time()))
 
     def _is_there(self) -> bool:
         try:
