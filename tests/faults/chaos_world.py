@@ -256,7 +256,7 @@ class ChaosWorld:
         for pid in _children(self._fleet.pid):
             if (what := "".join(_arguments(pid)[-1:])) in found:
                 found[what].append(pid)
-        return {what: sorted(pids) for what, pids in found.items()}
+        return {what: sorted(pids, key=_begin) for what, pids in found.items()}
 
     def _oldest(self) -> set[int]:
         return {pids[0] for pids in self.processes().values() if pids}
@@ -300,6 +300,15 @@ class ChaosWorld:
 def _children(pid: int) -> Sequence[int]:
     done = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False)
     return [int(line) for line in done.stdout.split()]
+
+
+def _begin(pid: int) -> tuple[int, int]:
+    """What later processes have more of: clock ticks from boot to a process's start, for numbers begin anew."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return sys.maxsize, pid  # it has just ended; without /proc numbers have to do
+    return int(stat.rpartition(")")[2].split()[19]), pid
 
 
 def _arguments(pid: int) -> list[str]:
