@@ -6,8 +6,8 @@ Rules
 3. An index that fails waits, twice as long each time, so that it neither fills the log nor keeps the others waiting.
 4. A request has an id, and the run that it asks for is recorded under it, in the step that stores what was learned.
    So a job that is delivered again, its trainer being killed or paused wherever it was, finds under the lease that it
-   was trained, and only has the re-index finished. (A dry run is not recorded, and may be run again: it changes
-   nothing.) The answer is for whoever waits.
+   was trained, and only has the re-index finished: for as long as its record is among those that are kept, 100. (A
+   dry run is not recorded, and may be run again: it changes nothing.) The answer is for whoever waits.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ It is told each call of a script of the trainer with the reply, in the order in 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,7 +22,7 @@ class Fences:
         self._generations: dict[int, str] = {}
         self._forgotten: set[int] = set()
         self._target = 0
-        self._run = ""
+        self._runs: list[str] = []
 
     def called(self, script: str, arguments: Sequence[Any], reply: Any) -> None:
         """Assert that the script answered as it must."""
@@ -43,9 +44,9 @@ class Fences:
             if script == "trainer_release":
                 self._holder, self._until = "", 0
             if script == "trainer_publish" and reply[0] == b"OK":
-                self._published(int(reply[1]), arguments[1])
+                self._published(int(reply[1]), arguments[1], *arguments[4:])
             if script == "trainer_checkpoint":
-                self._recorded(arguments[1], reply[1])
+                self._recorded(arguments[1], int(arguments[3]), reply[1])
             if script == "trainer_forget":
                 self._forget(int(arguments[1]), {int(generation) for generation in arguments[2:]}, reply[1:])
 
@@ -54,16 +55,20 @@ class Fences:
         assert (reply is None) == forgotten, f"generation {generation} was forgotten: {forgotten}, published: {reply}"
         self._generations.setdefault(generation, "")
 
-    def _published(self, generation: int, sha256: str) -> None:
+    def _published(self, generation: int, sha256: str, run: str = "", kept: int = 0) -> None:
         newest = max(self._generations)  # which is the target, if a trainer published it
         expected = newest if self._generations[newest] == sha256 else newest + 1
         assert generation == expected, f"generation {generation} was published after {newest}, not {expected}"
+        if generation not in self._generations and run:
+            self._runs = [json.loads(run)["id"], *self._runs][: int(kept)]
         self._generations[generation] = sha256
         self._target = generation
 
-    def _recorded(self, run: str, stored: int) -> None:
-        assert stored == (run != self._run), f"run {run} is stored: {stored}, the one before is {self._run}"
-        self._run = run
+    def _recorded(self, run: str, kept: int, stored: int) -> None:
+        """Once as long as its record is kept: that is how long a request is known to have been trained."""
+        assert stored == (run not in self._runs), f"run {run} is stored: {stored}, those that are kept are {self._runs}"
+        if stored:
+            self._runs = [run, *self._runs][:kept]
 
     def _forget(self, keep: int, in_use: set[int], reply: Sequence[bytes]) -> None:
         standing = sorted(set(self._generations) - self._forgotten)
