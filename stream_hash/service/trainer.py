@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from stream_hash.errors import GenerationGoneError
 from stream_hash.service.handle import IndexHandle
 from stream_hash.service.lease import Lease, leading
 from stream_hash.service.reindex import Progress, reindex, retire_all
@@ -137,7 +138,12 @@ class Cycle:
             if isinstance(lease, Held):
                 return Outcome(held=lease)
             before = self._settle(lease)
-            run = action(lease)
+            try:
+                run = action(lease)
+            except GenerationGoneError:
+                # what was live at the beginning is forgotten: a newer trainer did that, as the fence of this will tell
+                forget_old(self._handle, lease.token)
+                raise
             return Outcome(run=run, live=self._settle(lease) or before)
 
     def _settle(self, lease: Lease) -> int | None:

@@ -18,7 +18,7 @@ from training_support import digits, store
 
 from stream_hash.client import Index
 from stream_hash.clock import now_seconds
-from stream_hash.errors import FencedError, IndexMissingError, StreamHashError
+from stream_hash.errors import FencedError, GenerationGoneError, IndexMissingError, StreamHashError
 from stream_hash.numerics.model import lsh_model
 from stream_hash.queue import TRAIN_QUEUE, SafeQueue, TrainArgument, training_is_pending
 from stream_hash.service import asking, schedule, training
@@ -180,6 +180,18 @@ def test_who_lost_the_lease_stops_and_changes_nothing(
     with pytest.raises(FencedError):
         train(handle, on_doing=overtake)
     clean(handle, 2)
+
+
+def test_who_finds_what_was_live_forgotten_is_told_that_another_is_the_trainer(
+    handle: IndexHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: Any, **__: Any) -> TrainingRun:
+        handle.trainer.lead("another", now=2**50, until=2**50 + 1)
+        raise GenerationGoneError("generation 1 of index 'x' is out of use")
+
+    monkeypatch.setattr(training, "train", gone)
+    with pytest.raises(FencedError):
+        cycle(handle).train(PLAN, lambda: "asked for")
 
 
 def test_the_lease_is_kept_while_a_step_takes_long_and_its_loss_is_noticed(
